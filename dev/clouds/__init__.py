@@ -1,0 +1,1 @@
+"""Local stand-ins for cloud providers, which check what they are sent."""

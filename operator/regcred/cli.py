@@ -1,0 +1,100 @@
+"""The command line: `regcred run` is the operator."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import sys
+from typing import Any
+
+import click
+
+import regcred
+from regcred import logs, runtime
+from regcred import settings as operator_settings
+from regcred.cluster import lease
+
+_log = logging.getLogger("regcred")
+_DEFAULTS = operator_settings.Settings()
+
+
+@click.group(context_settings={"auto_envvar_prefix": "REGCRED", "help_option_names": ["-h", "--help"]})
+@click.version_option(regcred.__version__, prog_name="regcred")
+def main() -> None:
+    """Keep a working pull Secret in every chosen namespace."""
+
+
+@main.command(context_settings={"show_default": True})
+@click.option(
+    "--namespace", default=_DEFAULTS.namespace, help="The operator's own namespace: sources, cache, Lease."
+)
+@click.option("--service-account", default=_DEFAULTS.service_account, help="The operator's own service account.")
+@click.option("--kubeconfig", type=click.Path(dir_okay=False), help="Kubeconfig; left out in a cluster.")
+@click.option("--context", help="Context of the kubeconfig.")
+@click.option(
+    "--cluster-ambient-credentials/--no-cluster-ambient-credentials",
+    default=_DEFAULTS.cluster_ambient_credentials,
+    help="Whether cluster resources may use the operator's own cloud identity.",
+)
+@click.option(
+    "--ambient-credentials/--no-ambient-credentials",
+    default=_DEFAULTS.ambient_credentials,
+    help="Whether namespaced resources may use the operator's own cloud identity.",
+)
+@click.option(
+    "--protected-namespaces",
+    multiple=True,
+    metavar="GLOB",
+    help="Namespaces that no cluster resource serves, besides kube-*, and the operator's own.",
+)
+@click.option(
+    "--leader-election/--no-leader-election",
+    default=_DEFAULTS.leader_election,
+    help="Wait for the Lease before working; needed with more than one replica.",
+)
+@click.option("--lease-duration", type=click.FloatRange(2), default=_DEFAULTS.lease_duration, help="Seconds.")
+@click.option("--lease-deadline", type=click.FloatRange(1), default=_DEFAULTS.lease_deadline, help="Seconds.")
+@click.option("--identity", default=_DEFAULTS.identity, help="Name of this replica in the Lease and in events.")
+@click.option("--listen", default=_DEFAULTS.listen, help="Address of probes and metrics.")
+@click.option("--port", type=click.IntRange(0, 65535), default=_DEFAULTS.port, help="Port of probes and metrics.")
+@click.option(
+    "--concurrency",
+    type=click.IntRange(1, 512),
+    default=_DEFAULTS.concurrency,
+    help="Requests to the API server at once.",
+)
+@click.option(
+    "--log-level",
+    type=click.Choice(["DEBUG", "INFO", "WARNING", "ERROR"], case_sensitive=False),
+    default=_DEFAULTS.log_level,
+    help="What is logged.",
+)
+@click.option(
+    "--log-format", type=click.Choice(["json", "text"]), default=_DEFAULTS.log_format, help="How it is logged."
+)
+def run(**options: Any) -> None:
+    """Run the operator."""
+    if options["lease_deadline"] >= options["lease_duration"]:
+        raise click.UsageError("--lease-deadline must be less than --lease-duration")
+    chosen = operator_settings.Settings(**options)
+    logs.setup(chosen.log_level.upper(), chosen.log_format)
+    sys.exit(asyncio.run(_run(chosen)))
+
+
+async def _run(chosen: operator_settings.Settings) -> int:
+    stop = asyncio.Event()
+    runtime.install_signals(stop)
+    _log.info("Started regcred %s as %s", regcred.__version__, chosen.identity)
+    try:
+        await runtime.Operator(chosen).run(stop)
+    except lease.LeaseLost as error:
+        _log.error("Exiting at once: %s", error)
+        logging.shutdown()
+        # Another replica may write from now on: nothing here may run any further, not even a clean-up.
+        os._exit(1)
+    except Exception:  # noqa: BLE001 - whatever it is, the process ends and says so
+        _log.exception("Exiting")
+        return 1
+    _log.info("Stopped")
+    return 0

@@ -1,0 +1,1 @@
+"""Kubernetes input and output on plain dicts: client, reflector, mirror, lease and events."""

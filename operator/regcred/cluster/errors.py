@@ -1,0 +1,121 @@
+"""How calls to the API server fail, by what the caller does about it.
+
+    ApiError
+    |-- NotFound       404
+    |-- Conflict       409: somebody else was faster; read again and decide again
+    |-- Forbidden      403
+    |-- Gone           410: the resource version is too old; list again
+    |-- Invalid        422
+    `-- Unavailable    429, 5xx, and everything between us and the server
+
+The text holds the status and the server's reason word.  The server's own message may quote what was sent, so
+it is left out everywhere but in `detail`, which is for decisions, never for people.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from typing import Any
+
+import aiohttp
+
+
+class ApiError(Exception):
+    """The API server refused a request, or could not be asked.
+
+    Attributes:
+        status: the HTTP status; 0 where no answer came.
+        reason: the `reason` of the server's Status object, such as `AlreadyExists`.
+        detail: the server's message; may quote what was sent: never show or log it.
+        causes: the `reason` of every cause the server names, such as `NamespaceTerminating`.
+        retry_after: seconds the server asked to wait, or None.
+    """
+
+    def __init__(
+        self,
+        status: int,
+        reason: str,
+        *,
+        detail: str = "",
+        causes: tuple[str, ...] = (),
+        retry_after: float | None = None,
+    ) -> None:
+        super().__init__(f"the API server answered {status} {reason}" if status else reason)
+        self.status = status
+        self.reason = reason
+        self.detail = detail
+        self.causes = causes
+        self.retry_after = retry_after
+
+
+class NotFound(ApiError):
+    """There is no such object, or no such kind."""
+
+
+class Conflict(ApiError):
+    """The object changed since it was read, or a field belongs to somebody else."""
+
+
+class Forbidden(ApiError):
+    """RBAC or admission does not allow it; `terminating` where the namespace is on its way out."""
+
+    @property
+    def terminating(self) -> bool:
+        """Whether the only obstacle is that the namespace is being deleted."""
+        return "NamespaceTerminating" in self.causes or "being terminated" in self.detail
+
+
+class Gone(ApiError):
+    """The resource version or the continue token has expired."""
+
+
+class Invalid(ApiError):
+    """The server's validation refused the object."""
+
+
+class Unavailable(ApiError):
+    """No useful answer: overload, a server error, or no connection."""
+
+
+_BY_STATUS: dict[int, type[ApiError]] = {
+    403: Forbidden,
+    404: NotFound,
+    409: Conflict,
+    410: Gone,
+    422: Invalid,
+    429: Unavailable,
+}
+
+
+def from_response(status: int, body: bytes, headers: Any) -> ApiError:
+    """Return the error of an answer with `status` of 400 or more."""
+    try:
+        document = json.loads(body)
+    except ValueError:
+        document = {}
+    return from_status(document if isinstance(document, dict) else {}, status, headers.get("Retry-After", ""))
+
+
+def from_status(document: dict[str, Any], status: int = 0, retry_after: str = "") -> ApiError:
+    """Return the error that a `Status` object stands for, such as the object of an ERROR watch event."""
+    status = status or int(document.get("code") or 500)
+    details = document.get("details") or {}
+    wait = retry_after if retry_after.isdigit() else str(details.get("retryAfterSeconds") or "")
+    kind = _BY_STATUS.get(status, Unavailable if status >= 500 else ApiError)
+    return kind(
+        status,
+        str(document.get("reason") or "Unknown"),
+        detail=str(document.get("message") or ""),
+        causes=tuple(str(cause.get("reason", "")) for cause in details.get("causes") or ()),
+        retry_after=float(wait) if wait.isdigit() else None,
+    )
+
+
+#: What aiohttp and the socket raise when there was no complete answer.
+CONNECTION_ERRORS = (aiohttp.ClientError, asyncio.TimeoutError, OSError)
+
+
+def from_connection(error: BaseException) -> Unavailable:
+    """Return the error of a request without an answer; the class name is the only safe part of `error`."""
+    return Unavailable(0, f"no answer from the API server ({type(error).__name__})")

@@ -1,0 +1,98 @@
+"""Posts Kubernetes events about our resources: on transitions only, never one a namespace."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import datetime
+import logging
+import secrets
+
+from regcred.api import names
+from regcred.cluster import client as api
+from regcred.cluster import errors
+
+_log = logging.getLogger(__name__)
+_NOTE = 1024
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Event:
+    """Something that happened to a resource.
+
+    Attributes:
+        warning: whether a person should look.
+        reason: CamelCase word.
+        message: one sentence.
+    """
+
+    warning: bool
+    reason: str
+    message: str
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Subject:
+    """The resource an event is about."""
+
+    kind: str
+    namespace: str
+    name: str
+    uid: str
+    version: str
+
+
+class Recorder:
+    """Posts events in the background; one that cannot be posted is logged and dropped.
+
+    Args:
+        client: the API client.
+        instance: which replica reports.
+    """
+
+    def __init__(self, client: api.Client, instance: str) -> None:
+        self._client = client
+        self._instance = instance
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def post(self, subject: Subject, event: Event) -> None:
+        """Post `event`; events on cluster-scoped resources stand in the namespace `default`."""
+        task = asyncio.create_task(self._post(subject, event), name="event")
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def drain(self) -> None:
+        """Wait until everything is posted, five seconds at the most."""
+        if self._tasks:
+            await asyncio.wait(self._tasks, timeout=5)
+
+    async def _post(self, subject: Subject, event: Event) -> None:
+        namespace = subject.namespace or "default"
+        now = datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+        body = {
+            "apiVersion": "v1",
+            "kind": "Event",
+            "metadata": {"name": f"{subject.name[:200]}.{secrets.token_hex(8)}", "namespace": namespace},
+            "involvedObject": {
+                "apiVersion": names.API_VERSION,
+                "kind": subject.kind,
+                "name": subject.name,
+                "namespace": subject.namespace,
+                "uid": subject.uid,
+                "resourceVersion": subject.version,
+            },
+            "type": "Warning" if event.warning else "Normal",
+            "reason": event.reason[:128],
+            "message": event.message[:_NOTE],
+            "source": {"component": names.MANAGER, "host": self._instance},
+            "reportingComponent": f"{names.GROUP}/operator",
+            "reportingInstance": self._instance[:128],
+            "action": "Reconcile",
+            "firstTimestamp": now,
+            "lastTimestamp": now,
+            "count": 1,
+        }
+        try:
+            await self._client.request("POST", f"/api/v1/namespaces/{namespace}/events", body=body)
+        except errors.ApiError as error:
+            _log.warning("Could not post the event %s: %s", event.reason, error)

@@ -1,0 +1,192 @@
+"""Which collections are watched: namespaces and accounts always, Secrets by name as they are needed.
+
+Our Secrets are watched by name and by metadata only, one watch a distinct name over all namespaces, which RBAC with
+`resourceNames` allows; no login is ever downloaded.  Sources are watched the same way, so that a changed password
+reaches all targets in seconds.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import time
+from collections.abc import Callable, Iterable, Iterator
+
+from regcred.cluster import client as api
+from regcred.cluster import errors, mirror, reflector
+
+_log = logging.getLogger(__name__)
+
+#: Told that the source (namespace, name) is now of a resource version, or gone.
+OnSource = Callable[[str, str, str | None], None]
+
+
+class Sources:
+    """Resource versions of source Secrets; the store of their reflectors.
+
+    Args:
+        namespace: where.
+        on_change: told about each change.
+    """
+
+    def __init__(self, namespace: str, on_change: OnSource) -> None:
+        self._namespace = namespace
+        self._on_change = on_change
+        self._versions: dict[str, str] = {}
+
+    def upsert(self, body: dict[str, object]) -> None:
+        """Take in a Secret's metadata as it is now."""
+        meta = body["metadata"]
+        assert isinstance(meta, dict)  # noqa: S101 - every object has it
+        name, version = meta["name"], meta["resourceVersion"]
+        if self._versions.get(name) != version:
+            self._versions[name] = version
+            self._on_change(self._namespace, name, version)
+
+    def remove(self, body: dict[str, object]) -> None:
+        """Take in that a Secret is gone."""
+        meta = body["metadata"]
+        assert isinstance(meta, dict)  # noqa: S101
+        self._drop(meta["name"])
+
+    def replace(self, seen: Iterable[tuple[str, str]], version: str) -> None:  # noqa: ARG002 - the protocol's
+        """Take in that only `seen` is there."""
+        known = {name for _, name in seen}
+        for name in [name for name in self._versions if name not in known]:
+            self._drop(name)
+
+    def _drop(self, name: str) -> None:
+        if self._versions.pop(name, None) is not None:
+            self._on_change(self._namespace, name, None)
+
+
+class Watches:
+    """Every reflector of the operator.
+
+    Args:
+        client: the API client.
+        seen: what they fill.
+        namespace: the operator's own; its Secrets are watched as a whole.
+        on_source: told about changed sources.
+        on_state: told when a watch of Secrets of our names is listed, or refused.
+    """
+
+    def __init__(
+        self,
+        client: api.Client,
+        seen: mirror.Mirror,
+        namespace: str,
+        *,
+        on_source: OnSource,
+        on_state: Callable[[], None],
+    ) -> None:
+        self._client = client
+        self._seen = seen
+        self._namespace = namespace
+        self._on_source = on_source
+        self._on_state = on_state
+        self._reflectors: dict[tuple[str, ...], reflector.Reflector] = {}
+        self._tasks: dict[tuple[str, ...], asyncio.Task[None]] = {}
+        self.failed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+    def __iter__(self) -> Iterator[reflector.Reflector]:
+        return iter(list(self._reflectors.values()))
+
+    async def start(self, secret_names: frozenset[str]) -> None:
+        """Begin with what is always watched, and return when the first listing of all of it is in.
+
+        A name of Secrets that RBAC refuses is not waited for.
+        """
+        self._begin(
+            ("namespaces",),
+            reflector.Collection("namespaces", "/api/v1/namespaces", metadata=True),
+            self._seen.namespaces,
+        )
+        self._begin(
+            ("serviceaccounts",),
+            reflector.Collection("serviceaccounts", "/api/v1/serviceaccounts"),
+            self._seen.accounts,
+        )
+        self._begin(
+            ("sources", self._namespace),
+            reflector.Collection("sources", f"/api/v1/namespaces/{self._namespace}/secrets", metadata=True),
+            Sources(self._namespace, self._on_source),
+        )
+        self._need_secrets(secret_names)
+        for key, watched in list(self._reflectors.items()):
+            if key[0] == "source":
+                continue  # a tenant may not have allowed it yet
+            while not watched.synced.is_set() and not (key[0] == "secrets" and self.refused(key[1])):
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(0.2):
+                        await watched.synced.wait()
+
+    def need(self, secret_names: frozenset[str], sources: Iterable[tuple[str, str]]) -> None:
+        """Watch the Secrets of these names everywhere and these single Secrets as sources, and nothing else."""
+        self._need_secrets(secret_names)
+        wanted: set[tuple[str, ...]] = {("secrets", name) for name in secret_names}
+        for namespace, name in sources:
+            key: tuple[str, ...] = ("source", namespace, name)
+            # The operator's own namespace is watched as a whole.
+            if namespace == self._namespace:
+                continue
+            wanted.add(key)
+            if key not in self._reflectors:
+                self._begin(
+                    key,
+                    _named(f"source {namespace}/{name}", f"/api/v1/namespaces/{namespace}/secrets", name),
+                    Sources(namespace, self._on_source),
+                )
+        for other in [key for key in self._reflectors if key[0] in ("secrets", "source") and key not in wanted]:
+            self._tasks.pop(other).cancel()
+            del self._reflectors[other]
+
+    def _need_secrets(self, secret_names: frozenset[str]) -> None:
+        for name in secret_names:
+            if ("secrets", name) not in self._reflectors:
+                self._begin(
+                    ("secrets", name),
+                    _named(f"secrets {name}", "/api/v1/secrets", name),
+                    mirror.Named(self._seen.secrets, name),
+                )
+
+    def synced(self, secret_name: str) -> bool:
+        """Whether the Secrets of that name have been listed."""
+        watched = self._reflectors.get(("secrets", secret_name))
+        return watched is not None and watched.synced.is_set()
+
+    def refused(self, secret_name: str) -> bool:
+        """Whether the operator may not list the Secrets of that name."""
+        watched = self._reflectors.get(("secrets", secret_name))
+        return watched is not None and isinstance(watched.error, errors.Forbidden)
+
+    def stalest(self) -> float:
+        """Return the seconds since the quietest watch was last heard of."""
+        now = time.monotonic()
+        return max((now - watched.heard_at for watched in self._reflectors.values()), default=0.0)
+
+    async def stop(self) -> None:
+        """End every watch."""
+        for task in self._tasks.values():
+            task.cancel()
+        await asyncio.gather(*self._tasks.values(), return_exceptions=True)
+
+    def _begin(self, key: tuple[str, ...], collection: reflector.Collection, store: reflector.Store) -> None:
+        watched = reflector.Reflector(
+            self._client, collection, store, on_state=lambda _: self._on_state() if key[0] == "secrets" else None
+        )
+        task = asyncio.create_task(watched.run(), name=f"reflector {collection.title}")
+        task.add_done_callback(self._ended)
+        self._reflectors[key] = watched
+        self._tasks[key] = task
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        """A reflector never ends by itself: if one does, the process must not go on half blind."""
+        if not task.cancelled() and not self.failed.done():
+            error = task.exception() or RuntimeError(f"{task.get_name()} ended")
+            self.failed.set_exception(error)
+
+
+def _named(title: str, path: str, name: str) -> reflector.Collection:
+    return reflector.Collection(title, path, {"fieldSelector": f"metadata.name={name}"}, metadata=True)

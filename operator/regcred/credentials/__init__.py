@@ -1,0 +1,1 @@
+"""How a registry entry gets its login: providers, renewal, proof, and the last good one kept."""

@@ -1,0 +1,119 @@
+"""What a provider may ask of the cluster: Secrets, accounts and their tokens, in one namespace.
+
+The namespace is the resource's own for a tenant and the operator's own for the platform.  It is fixed here, out of
+reach of anything a resource says, which closes the way to another tenant's Secrets (the confused deputy behind most
+advisories of this kind of controller).  A token is asked for one audience of a provider, never for the API server's.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from collections.abc import Mapping
+from typing import Any
+
+from regcred.cluster import client as api
+from regcred.cluster import errors
+from regcred.credentials import provider
+
+#: Tokens for these would log in to the API server itself.
+_API_AUDIENCES = ("https://kubernetes.default.svc", "https://kubernetes.default.svc.cluster.local", "kubernetes")
+
+
+class NamespaceReader:
+    """The `provider.Cluster` of one namespace.
+
+    Args:
+        client: the API client.
+        namespace: the only one it reads.
+        operator_account: `namespace/name` of the operator's own account, for the advice in errors.
+        api_audiences: audiences of this API server, besides the usual ones.
+    """
+
+    def __init__(
+        self,
+        client: api.Client,
+        namespace: str,
+        *,
+        operator_account: str,
+        api_audiences: tuple[str, ...] = (),
+    ) -> None:
+        #: Name to resource version of every Secret read so far.
+        self.versions: dict[str, str] = {}
+        self._client = client
+        self._namespace = namespace
+        self._operator_account = operator_account
+        self._api_audiences = frozenset((*_API_AUDIENCES, *api_audiences, client.access.server))
+
+    async def read_secret(self, name: str) -> Mapping[str, bytes]:
+        """Return the decoded data of a Secret plus its type under the key `""`."""
+        body = await self._read("secrets", "Secret", name)
+        self.versions[name] = str(body["metadata"]["resourceVersion"])
+        try:
+            data = {key: base64.b64decode(value) for key, value in (body.get("data") or {}).items()}
+        except (binascii.Error, ValueError):  # pragma: no cover - the API server has checked it
+            raise provider.InvalidSpec("SourceInvalid", f"the Secret {name} holds no valid base64") from None
+        return {**data, "": str(body.get("type", "")).encode()}
+
+    async def read_service_account(self, name: str) -> provider.ServiceAccount:
+        """Return a service account."""
+        body = await self._read("serviceaccounts", "ServiceAccount", name)
+        meta = body["metadata"]
+        return provider.ServiceAccount(self._namespace, name, meta["uid"], dict(meta.get("annotations") or {}))
+
+    async def request_token(self, service_account: str, audience: str, seconds: int = 600) -> str:
+        """Return a bound token of `service_account` for one `audience`.  Source: TokenRequest API."""
+        if not audience or audience in self._api_audiences:
+            raise provider.InvalidSpec(
+                "SourceInvalid",
+                "the audience of a token must be the provider's own, never empty or the API server's",
+                field="serviceAccountRef",
+            )
+        try:
+            answer = await self._client.request(
+                "POST",
+                f"/api/v1/namespaces/{self._namespace}/serviceaccounts/{service_account}/token",
+                body={
+                    "apiVersion": "authentication.k8s.io/v1",
+                    "kind": "TokenRequest",
+                    "spec": {"audiences": [audience], "expirationSeconds": max(seconds, 600)},
+                },
+            )
+        except errors.NotFound:
+            raise self._missing("ServiceAccount", service_account, "serviceAccountRef") from None
+        except errors.Forbidden:
+            raise self._forbidden("serviceaccounts/token", service_account, "create") from None
+        except errors.ApiError as error:
+            raise provider.Retryable("ClusterUnavailable", f"no token for {service_account}: {error}") from None
+        return str(answer["status"]["token"])
+
+    async def _read(self, plural: str, kind: str, name: str) -> dict[str, Any]:
+        field = "secretRef" if kind == "Secret" else "serviceAccountRef"
+        if not name or "/" in name or name in (".", ".."):
+            raise provider.InvalidSpec("SourceInvalid", f"{name!r} is no name of a {kind}", field=f"{field}.name")
+        try:
+            return await self._client.get(f"/api/v1/namespaces/{self._namespace}/{plural}/{name}")
+        except errors.NotFound:
+            raise self._missing(kind, name, field) from None
+        except errors.Forbidden:
+            raise self._forbidden(plural, name, "get,list,watch" if kind == "Secret" else "get") from None
+        except errors.ApiError as error:
+            raise provider.Retryable("ClusterUnavailable", f"{kind} {name} could not be read: {error}") from None
+
+    def _missing(self, kind: str, name: str, field: str) -> provider.InvalidSpec:
+        return provider.InvalidSpec(
+            "SourceMissing",
+            f"the {kind} {name} does not exist in the namespace {self._namespace}; create it there",
+            field=f"{field}.name",
+        )
+
+    def _forbidden(self, resource: str, name: str, verbs: str) -> provider.InvalidSpec:
+        role = f"regcred-{resource.replace('/', '-')}-{name}"[:63].rstrip("-.")
+        return provider.InvalidSpec(
+            "Forbidden",
+            f"the operator may not read {resource} {name} in the namespace {self._namespace}; its owner allows it "
+            f"with: kubectl -n {self._namespace} create role {role} --verb={verbs} --resource={resource} "
+            f"--resource-name={name} && kubectl -n {self._namespace} create rolebinding {role} --role={role} "
+            f"--serviceaccount={self._operator_account.replace('/', ':')}",
+            field="secretRef.name" if resource == "secrets" else "serviceAccountRef.name",
+        )

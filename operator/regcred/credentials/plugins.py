@@ -1,0 +1,76 @@
+"""Finds providers: the built-in ones and those of third parties come through one door.
+
+The entry-point group is `regcred.providers`; the name of an entry point is the provider's name.  A provider is
+loaded when the first entry asks for it, so an SDK that nobody needs is never imported, and a plugin that is broken
+breaks only the entries that name it.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import logging
+from collections.abc import Mapping
+
+from regcred.credentials import provider
+
+GROUP = "regcred.providers"
+_log = logging.getLogger(__name__)
+
+
+class Providers:
+    """The providers of this installation.
+
+    Args:
+        factories: name to factory, in place of the installed entry points.
+    """
+
+    def __init__(self, factories: Mapping[str, provider.ProviderFactory] | None = None) -> None:
+        self._points = {point.name: point for point in importlib.metadata.entry_points(group=GROUP)}
+        self._factories = dict(factories or {})
+        self._loaded: dict[str, provider.Provider | provider.InvalidSpec] = {}
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names of every provider there is, sorted."""
+        return tuple(sorted({*self._points, *self._factories}))
+
+    def get(self, name: str) -> provider.Provider:
+        """Return the provider `name`.
+
+        Raises:
+            provider.InvalidSpec: there is none, or it cannot be loaded.
+        """
+        if name not in self._loaded:
+            self._loaded[name] = self._load(name)
+        found = self._loaded[name]
+        if isinstance(found, provider.InvalidSpec):
+            raise found
+        return found
+
+    def infer(self, server: str) -> str | None:
+        """Return the name of the provider that knows `server` by its host name, or None."""
+        for name in self.names:
+            try:
+                if self.get(name).serves(server):
+                    return name
+            except provider.InvalidSpec:
+                continue
+        return None
+
+    def _load(self, name: str) -> provider.Provider | provider.InvalidSpec:
+        try:
+            factory = self._factories[name] if name in self._factories else self._points[name].load()
+            loaded = factory()
+        except KeyError:
+            return provider.InvalidSpec(
+                "ProviderMissing",
+                f"there is no provider {name!r} in this operator; it has: {', '.join(self.names)}",
+            )
+        except Exception as error:  # noqa: BLE001 - a broken plugin breaks only the entries that name it
+            _log.error("Provider %s could not be loaded: %s", name, type(error).__name__)
+            return provider.InvalidSpec(
+                "ProviderBroken", f"the provider {name!r} could not be loaded ({type(error).__name__})"
+            )
+        if not isinstance(loaded, provider.Provider):
+            return provider.InvalidSpec("ProviderBroken", f"the provider {name!r} does not follow the protocol")
+        return loaded

@@ -1,0 +1,1 @@
+"""The built-in providers, one file each; others come by the entry-point group `regcred.providers`."""

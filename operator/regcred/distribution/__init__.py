@@ -1,0 +1,1 @@
+"""Where logins go: which namespaces, which bytes, which actions, and the writes."""

@@ -1,0 +1,219 @@
+"""What to do in one namespace: `plan(observed, desired, now) -> Plan`.  Pure.
+
+Desired state is a function of what is observed and nothing else, so a restart at any point comes to the same end.
+Order is part of the plan: a Secret is written before an account lists it, and no account lists it any more when it
+is deleted.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime
+from collections.abc import Iterable, Mapping, Sequence
+
+from regcred import dockerconfig
+from regcred.cluster import views
+from regcred.distribution import composition, model, selection
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Observed:
+    """One namespace as it is seen.
+
+    Attributes:
+        namespace: None where it is gone.
+        secrets: Secrets of our names, by name.
+        departed: our Secrets that stood a moment ago, by name.
+        accounts: every service account.
+        contended: (UID of an account, name of a Secret) that a rival keeps removing.
+    """
+
+    namespace: views.NamespaceView | None
+    secrets: Mapping[str, views.SecretView]
+    departed: Mapping[str, views.SecretView]
+    accounts: Sequence[views.AccountView]
+    contended: frozenset[tuple[str, str]] = frozenset()
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Desired:
+    """What the resources want of one namespace.
+
+    Attributes:
+        applying: contributions of the resources that apply here and are not frozen.
+        frozen: UID to contribution of every frozen resource, whether it applies here or not.
+        live: UIDs of all resources that exist and are not being deleted.
+        secret_names: the names that may be acted on: every one that is or was in use and is watched.
+    """
+
+    applying: Sequence[model.Contribution]
+    frozen: Mapping[str, model.Contribution]
+    live: frozenset[str]
+    secret_names: Sequence[str]
+
+
+def plan(observed: Observed, desired: Desired, now: datetime.datetime) -> model.Plan:
+    """Return the actions that bring the namespace to what is desired, and how it then stands for each resource.
+
+    Args:
+        observed: the namespace as it is seen.
+        desired: what the resources want.
+        now: UTC.
+    """
+    if observed.namespace is None or observed.namespace.terminating:
+        return model.Plan()
+    parts = [_Part(observed, desired, name, now) for name in desired.secret_names]
+    edits = []
+    for account in observed.accounts:
+        add = tuple(part.name for part in parts if part.adds(account))
+        remove = tuple(part.name for part in parts if part.removes(account))
+        if add or remove:
+            edits.append(model.EditAccount(account, add, remove))
+    return model.Plan(
+        writes=tuple(part.write for part in parts if part.write is not None),
+        edits=tuple(edits),
+        deletions=tuple(model.DeleteSecret(part.secret) for part in parts if part.obsolete and part.secret),
+        outcomes={uid: outcome for part in parts for uid, outcome in part.outcomes()},
+        secrets_of={uid: part.name for part in parts for uid in part.uids},
+    )
+
+
+class _Part:
+    """The plan for one Secret name in one namespace."""
+
+    def __init__(self, observed: Observed, desired: Desired, name: str, now: datetime.datetime) -> None:
+        self.name = name
+        self.observed = observed
+        self.secret = observed.secrets.get(name)
+        self.write: model.WriteSecret | None = None
+        self.obsolete = False
+        self.composed: composition.Composition | None = None
+        self.state, self.reason, self.message = model.State.SYNCED, "", ""
+        ours = self.secret is not None and self.secret.ours
+        contributors = self.secret.contributors if self.secret is not None and ours else ()
+        servers = self.secret.servers if self.secret is not None and ours else ()
+        self.applying = [contribution for contribution in desired.applying if contribution.secret_name == name]
+        # Frozen resources keep what they have brought; they bring nothing to a Secret that lacks them.
+        self.held = [desired.frozen[row.uid] for row in contributors if row.uid in desired.frozen]
+        self.orphans = [
+            composition.Orphan(row, frozenset(server for server, uid in servers if uid == row.uid))
+            for row in contributors
+            if row.retain and row.uid not in desired.live
+        ]
+        self.uids = [contribution.uid for contribution in (*self.applying, *self.held)]
+        self.globs = tuple(sorted({glob for contribution in self.applying for glob in contribution.accounts}))
+        if self.applying or self.held:
+            self._decide(frozenset(server for server, _ in servers), now)
+        else:
+            self.obsolete = ours and not self.orphans
+
+    def _decide(self, standing: frozenset[str], now: datetime.datetime) -> None:
+        """Fill `write` and `state`."""
+        secret = self.secret
+        if secret is not None and not secret.ours and not secret.adopt:
+            self._fail(
+                model.State.CONFLICT,
+                "Conflict",
+                f"a Secret {self.name} that is not ours stands there and was left alone; delete it, or annotate it "
+                f"with regcred.io/adopt=true to hand it over, or choose another spec.secretName",
+            )
+            return
+        if secret is not None and secret.terminating:
+            self._fail(model.State.WAITING, "Terminating", f"the Secret {self.name} is being deleted")
+            return
+        try:
+            self.composed = composition.compose(
+                (*self.applying, *self.held), now, standing=standing, orphans=self.orphans
+            )
+        except dockerconfig.TooLarge as error:
+            self._fail(model.State.FAILED, "TooLarge", str(error))
+            return
+        composed = self.composed
+        if composed is None:
+            self._fail(model.State.WAITING, "Waiting", "there is no login to hand out yet")
+        elif (
+            secret is None
+            or secret.revision != composed.revision
+            or not secret.data_owned
+            or tuple(sorted(secret.owners)) != composed.owner_uids
+        ):
+            assert self.observed.namespace is not None  # noqa: S101 - plan() made sure
+            self.write = model.WriteSecret(
+                namespace=self.observed.namespace.name,
+                name=self.name,
+                before=secret,
+                data=composed.data,
+                annotations=composed.annotations,
+                owners=composed.owners,
+                carried=composed.carried,
+            )
+
+    def _fail(self, state: model.State, reason: str, message: str) -> None:
+        self.state, self.reason, self.message = state, reason, message
+
+    def wants(self, account: views.AccountView, globs: Iterable[str]) -> bool:
+        """Whether the account is among `globs` and has not opted out."""
+        return not account.ignored and selection.matches_globs(globs, account.name)
+
+    def adds(self, account: views.AccountView) -> bool:
+        """Whether the account shall list the Secret and does not."""
+        return (
+            self.composed is not None
+            and self.name not in account.pull_secrets
+            and self.wants(account, self.globs)
+            and (account.uid, self.name) not in self.observed.contended
+        )
+
+    def removes(self, account: views.AccountView) -> bool:
+        """Whether the account lists the Secret, nobody asks for that, and the entry is ours to remove."""
+        if self.name not in account.pull_secrets or self.wants(account, self.globs):
+            return False
+        if self.held or self.orphans:
+            return False
+        if self.obsolete:
+            # The Secret goes: whoever wrote the entry, it would dangle.
+            return True
+        if self.secret is not None:
+            # The Secret stays, so the entry may be somebody's own wish: only one that we wrote is removed.
+            return self.secret.ours and account.managed
+        departed = self.observed.departed.get(self.name)
+        return account.managed or (departed is not None and departed.ours)
+
+    def _left(self) -> int:
+        """Count the entries of our name that nobody asks for and that are not provably ours."""
+        return sum(
+            1
+            for account in self.observed.accounts
+            if self.name in account.pull_secrets
+            and not self.wants(account, self.globs)
+            and not self.removes(account)
+        )
+
+    def outcomes(self) -> Iterable[tuple[str, model.Outcome]]:
+        """Return how the namespace stands for each resource once every action succeeded."""
+        left = self._left()
+        for contribution in (*self.applying, *self.held):
+            matched = [account for account in self.observed.accounts if self.wants(account, contribution.accounts)]
+            contended = tuple(
+                account.name
+                for account in matched
+                if (account.uid, self.name) in self.observed.contended and self.name not in account.pull_secrets
+            )
+            attached = sum(
+                1
+                for account in matched
+                if self.name in account.pull_secrets or (not contribution.frozen and self.adds(account))
+            )
+            yield (
+                contribution.uid,
+                model.Outcome(
+                    state=self.state,
+                    reason=self.reason,
+                    message=self.message,
+                    accounts=len(matched),
+                    attached=attached,
+                    contended=contended,
+                    left=left,
+                    shadowed=self.composed.shadowed.get(contribution.uid, ()) if self.composed else (),
+                ),
+            )

@@ -1,0 +1,122 @@
+"""A queue of names: each at most once in it and once in work, the urgent first, failures later and later."""
+
+from __future__ import annotations
+
+import asyncio
+import collections
+import random
+
+#: Seconds before the first retry of a failed name; doubled up to the ceiling.
+_FLOOR = 1.0
+_CEILING = 300.0
+
+
+class WorkQueue:
+    """Names that want work.
+
+    A name that is added while in work comes back as soon as that work is done, so nothing that happened meanwhile
+    is missed and no name is worked on twice at once.
+    """
+
+    def __init__(self) -> None:
+        self._urgent: collections.deque[str] = collections.deque()
+        self._normal: collections.deque[str] = collections.deque()
+        self._waiting: dict[str, bool] = {}
+        self._working: set[str] = set()
+        self._again: dict[str, bool] = {}
+        self._timers: dict[str, asyncio.TimerHandle] = {}
+        self._failures: dict[str, int] = {}
+        self._ready = asyncio.Event()
+        self._changed = asyncio.Event()
+
+    @property
+    def depth(self) -> int:
+        """How many names wait."""
+        return len(self._waiting)
+
+    @property
+    def busy(self) -> bool:
+        """Whether a name waits or is in work; one that waits for a retry does not count."""
+        return bool(self._waiting or self._working)
+
+    @property
+    def retrying(self) -> int:
+        """How many names wait for a retry."""
+        return len(self._timers)
+
+    def add(self, name: str, *, urgent: bool = False) -> None:
+        """Ask for work on `name`; urgent ones go first, and one that waits already may become urgent."""
+        if timer := self._timers.pop(name, None):
+            timer.cancel()
+        if name in self._working:
+            self._again[name] = self._again.get(name, False) or urgent
+        elif name not in self._waiting:
+            self._waiting[name] = urgent
+            (self._urgent if urgent else self._normal).append(name)
+            self._ready.set()
+        elif urgent and not self._waiting[name]:
+            # Its place in the other line is passed over when its turn comes there.
+            self._waiting[name] = True
+            self._urgent.append(name)
+
+    async def get(self) -> str:
+        """Return the next name; `done` must follow."""
+        while True:
+            name = self._next()
+            if name is not None:
+                self._working.add(name)
+                return name
+            self._ready.clear()
+            await self._ready.wait()
+
+    def _next(self) -> str | None:
+        for line, urgent in ((self._urgent, True), (self._normal, False)):
+            while line:
+                name = line.popleft()
+                if self._waiting.get(name) is urgent:
+                    del self._waiting[name]
+                    return name
+        return None
+
+    def done(self, name: str) -> None:
+        """Say that the work on `name` is over."""
+        self._working.discard(name)
+        if name in self._again:
+            self.add(name, urgent=self._again.pop(name))
+        self._changed.set()
+
+    def succeeded(self, name: str) -> None:
+        """Forget the failures of `name`."""
+        self._failures.pop(name, None)
+
+    def retry(self, name: str, *, after: float | None = None) -> float:
+        """Ask for work on `name` later: each failure in a row doubles the wait.
+
+        Args:
+            name: what failed.
+            after: seconds somebody asked to wait; the least.
+
+        Returns:
+            Seconds until then.
+        """
+        count = self._failures[name] = self._failures.get(name, 0) + 1
+        pause = min(_FLOOR * 2 ** min(count - 1, 16), _CEILING) * random.uniform(0.75, 1.25)
+        return self.later(name, max(pause, after or 0.0))
+
+    def later(self, name: str, pause: float) -> float:
+        """Ask for work on `name` in `pause` seconds."""
+        if timer := self._timers.pop(name, None):
+            timer.cancel()
+        self._timers[name] = asyncio.get_running_loop().call_later(pause, self.add, name)
+        return pause
+
+    async def changed(self) -> None:
+        """Wait until some work is done."""
+        self._changed.clear()
+        await self._changed.wait()
+
+    def close(self) -> None:
+        """Cancel every retry."""
+        for timer in self._timers.values():
+            timer.cancel()
+        self._timers.clear()

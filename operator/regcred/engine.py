@@ -1,0 +1,408 @@
+"""The loop: dirty namespace -> plan -> write -> status.
+
+Level-triggered: whatever happens only marks namespaces as dirty, and what is done about one follows from what is
+observed then.  Each namespace fails, waits and recovers on its own.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import datetime
+import logging
+import random
+import time
+from collections.abc import Callable, Iterable, Sequence
+from typing import Protocol
+
+from regcred import reporting, telemetry
+from regcred.api import names
+from regcred.api import resource as api_resource
+from regcred.cluster import mirror, views
+from regcred.credentials import keeper
+from regcred.distribution import contention, model, plan, selection, tally, workqueue, writer
+
+_log = logging.getLogger(__name__)
+
+#: How often a namespace is planned again at once when something changed under a write.
+_TRIES = 5
+
+
+class Watches(Protocol):
+    """Which collections are watched; the engine says what it needs."""
+
+    def need(self, secret_names: frozenset[str], sources: Iterable[tuple[str, str]]) -> None:
+        """Watch the Secrets of these names everywhere, and these single Secrets as sources."""
+
+    def synced(self, secret_name: str) -> bool:
+        """Whether the Secrets of that name have been listed."""
+
+    def refused(self, secret_name: str) -> bool:
+        """Whether the operator may not list the Secrets of that name."""
+
+
+class Reports(Protocol):
+    """Where statuses go."""
+
+    def changed(self, uid: str) -> None:
+        """Ask for the status of a resource to be looked at again."""
+
+    def removed(self, uid: str) -> None:
+        """Forget a resource."""
+
+
+class Engine:
+    """Keeps every namespace as the resources want it.
+
+    Args:
+        seen: what is observed.
+        logins: every login.
+        hand: carries out plans.
+        watches: what is watched.
+        protected: globs of namespaces that no cluster resource serves, the operator's own among them.
+        workers: namespaces in work at once.
+    """
+
+    def __init__(
+        self,
+        seen: mirror.Mirror,
+        logins: keeper.Keeper,
+        hand: writer.Writer,
+        watches: Watches,
+        *,
+        protected: tuple[str, ...],
+        workers: int = 32,
+    ) -> None:
+        self.queue = workqueue.WorkQueue()
+        self.resources: dict[str, api_resource.Resource] = {}
+        self.reports: Reports | None = None
+        self._seen = seen
+        self._logins = logins
+        self._hand = hand
+        self._watches = watches
+        self._protected = protected
+        self._workers = workers
+        self._contributions: dict[str, model.Contribution] = {}
+        self._tallies: dict[str, tally.Tally] = {}
+        self._pending: dict[str, set[str]] = {}
+        self._contention = contention.Contention()
+        self._running = False
+        self._guard: Callable[[], None] = lambda: None
+
+    # What happens.
+
+    def touch(self, namespace: str, urgent: bool) -> None:  # noqa: FBT001 - the mirror's callback
+        """Mark a namespace as dirty."""
+        if self._running:
+            self.queue.add(namespace, urgent=urgent)
+
+    def touch_all(self) -> None:
+        """Mark every namespace as dirty."""
+        for namespace in list(self._seen.namespaces):
+            self.touch(namespace.name, False)
+
+    def upsert(self, resource: api_resource.Resource) -> None:
+        """Take in a resource as it is now."""
+        before = self.resources.get(resource.uid)
+        self.resources[resource.uid] = resource
+        if before is not None and _same(before, resource):
+            return
+        if resource.deleting:
+            self._logins.remove(resource.uid)
+            self._contributions.pop(resource.uid, None)
+        else:
+            self._logins.update(resource)
+            self._contribute(resource)
+        self._need()
+        affected = self._affected(resource) | (self._affected(before) if before is not None else set())
+        self._mark(resource.uid, affected)
+
+    def remove(self, uid: str) -> None:
+        """Take in that a resource is gone."""
+        resource = self.resources.pop(uid, None)
+        if resource is None:
+            return
+        _log.info("Deleted %s", resource.key)
+        self._logins.remove(uid)
+        self._contributions.pop(uid, None)
+        affected = self._affected(resource)
+        self._tallies.pop(uid, None)
+        self._pending.pop(uid, None)
+        if self.reports is not None:
+            self.reports.removed(uid)
+        self._need()
+        for namespace in affected:
+            self.touch(namespace, False)
+
+    def published(self, uids: frozenset[str]) -> None:
+        """Take in that the logins or the rows of resources changed."""
+        for uid in uids:
+            resource = self.resources.get(uid)
+            if resource is None or resource.deleting:
+                continue
+            before = self._contributions.get(uid)
+            after = self._contribute(resource)
+            if before is None or before.logins != after.logins:
+                for namespace in self._affected(resource):
+                    self.touch(namespace, False)
+            self._report(uid)
+        self._need()
+
+    def watches_changed(self) -> None:
+        """Take in that a watch has been listed, or was refused."""
+        self.touch_all()
+        for uid in self.resources:
+            self._report(uid)
+
+    # What a resource wants.
+
+    def _contribute(self, resource: api_resource.Resource) -> model.Contribution:
+        """Make the contribution of a resource anew."""
+        spec = resource.spec
+        before = self._contributions.get(resource.uid)
+        contribution = model.Contribution(
+            uid=resource.uid,
+            key=resource.key,
+            api_version=names.API_VERSION,
+            kind=resource.kind,
+            name=resource.name,
+            cluster=resource.cluster,
+            created=resource.creation_timestamp,
+            secret_name=spec.secret_name if spec else (before.secret_name if before else ""),
+            accounts=tuple(spec.service_accounts) if spec else (before.accounts if before else ()),
+            retain=spec.deletion_policy == "Retain" if spec else bool(before and before.retain),
+            logins={
+                server: model.Published(login, version, expires_at)
+                for server, (login, version, expires_at) in self._logins.logins(resource.uid).items()
+            },
+            frozen=spec is None or spec.suspend,
+        )
+        self._contributions[resource.uid] = contribution
+        return contribution
+
+    def _need(self) -> None:
+        self._watches.need(
+            self._logins.secret_names() | {names.DEFAULT_SECRET_NAME},
+            [(source.namespace, source.name) for source in self._logins.sources()],
+        )
+
+    def _applies(self, resource: api_resource.Resource, namespace: views.NamespaceView) -> bool:
+        """Whether a resource applies to a namespace."""
+        if resource.deleting or resource.spec is None or selection.opted_out(namespace.labels):
+            return False
+        if not resource.cluster:
+            return namespace.name == resource.namespace
+        return not selection.protected(namespace.name, self._protected) and selection.selects(
+            resource.spec.namespaces,  # type: ignore[attr-defined]
+            namespace.name,
+            namespace.labels,
+        )
+
+    def _affected(self, resource: api_resource.Resource) -> set[str]:
+        """Return the namespaces that a resource is for, or has something in."""
+        now = {
+            namespace.name
+            for namespace in self._seen.namespaces
+            if not namespace.terminating and self._applies(resource, namespace)
+        }
+        earlier = self._tallies.get(resource.uid)
+        left = {
+            secret.namespace
+            for secret in self._seen.secrets
+            if any(row.uid == resource.uid for row in secret.contributors)
+        }
+        return now | left | (set(earlier.namespaces) if earlier else set())
+
+    def _mark(self, uid: str, namespaces: set[str]) -> None:
+        if self._running:
+            self._pending[uid] = set(namespaces)
+            for namespace in namespaces:
+                self.queue.add(namespace)
+        self._report(uid)
+
+    def _report(self, uid: str) -> None:
+        if self.reports is not None:
+            self.reports.changed(uid)
+
+    # The loop.
+
+    async def run(self, guard: Callable[[], None]) -> None:
+        """Work for ever; every first listing must be in.
+
+        Args:
+            guard: raises when this replica may not write any more; called before every plan is carried out.
+        """
+        self._guard = guard
+        self._running = True
+        self._need()
+        everywhere = {namespace.name for namespace in self._seen.namespaces}
+        for uid in self.resources:
+            self._pending[uid] = set(everywhere)
+        for namespace in sorted(everywhere):
+            self.queue.add(namespace)
+        try:
+            async with asyncio.TaskGroup() as group:
+                for number in range(self._workers):
+                    group.create_task(self._work(), name=f"worker {number}")
+                group.create_task(self._tidy(), name="tidy")
+        finally:
+            self._running = False
+            self.queue.close()
+
+    async def _work(self) -> None:
+        while True:
+            namespace = await self.queue.get()
+            try:
+                await self._reconcile(namespace)
+            finally:
+                self.queue.done(namespace)
+
+    async def _reconcile(self, namespace: str) -> None:
+        """Bring one namespace to what is desired, or see to it that it is tried again."""
+        began = time.monotonic()
+        result = writer.Result()
+        for attempt in range(_TRIES):
+            observed, desired = self._observe(namespace), self._desire(namespace)
+            planned = plan.plan(observed, desired, datetime.datetime.now(datetime.UTC))
+            if planned.idle:
+                self._record(namespace, planned, writer.Result())
+                self.queue.succeeded(namespace)
+                break
+            self._guard()
+            result = await self._hand.execute(planned)
+            self._note(result)
+            if not result.stale:
+                self._record(namespace, planned, result)
+                if result.failures:
+                    self.queue.retry(namespace, after=result.retry_after)
+                else:
+                    self.queue.succeeded(namespace)
+                break
+            await asyncio.sleep(random.uniform(0.0, 0.02 * 2**attempt))
+        else:
+            self._record(namespace, planned, result)
+            self.queue.retry(namespace, after=result.retry_after)
+        telemetry.RECONCILE_SECONDS.observe(time.monotonic() - began)
+
+    def _observe(self, namespace: str) -> plan.Observed:
+        wanted = self._secret_names()
+        departed = {name: self._seen.secrets.departed(namespace, name) for name in wanted}
+        accounts = tuple(self._seen.accounts.within(namespace).values())
+        now = time.monotonic()
+        return plan.Observed(
+            namespace=self._seen.namespaces.get("", namespace),
+            secrets=dict(self._seen.secrets.within(namespace)),
+            departed={name: view for name, view in departed.items() if view is not None},
+            accounts=accounts,
+            contended=frozenset(
+                (account.uid, name)
+                for account in accounts
+                for name in wanted
+                if self._contention.contended(account.uid, name, now)
+            ),
+        )
+
+    def _secret_names(self) -> list[str]:
+        wanted = self._logins.secret_names() | {names.DEFAULT_SECRET_NAME}
+        return sorted(name for name in wanted if self._watches.synced(name))
+
+    def _desire(self, name: str) -> plan.Desired:
+        namespace = self._seen.namespaces.get("", name)
+        live = {uid: resource for uid, resource in self.resources.items() if not resource.deleting}
+        return plan.Desired(
+            applying=[
+                self._contributions[uid]
+                for uid, resource in live.items()
+                if namespace is not None
+                and not self._contributions[uid].frozen
+                and self._applies(resource, namespace)
+            ],
+            frozen={uid: self._contributions[uid] for uid in live if self._contributions[uid].frozen},
+            live=frozenset(live),
+            secret_names=self._secret_names(),
+        )
+
+    def _note(self, result: writer.Result) -> None:
+        """Count what was done, and remember which entries were put into accounts."""
+        telemetry.SECRET_WRITES.inc(result.writes)
+        telemetry.SECRET_DELETIONS.inc(result.deleted)
+        telemetry.ACCOUNT_PATCHES.labels("attached").inc(len(result.attached))
+        telemetry.ACCOUNT_PATCHES.labels("detached").inc(len(result.detached))
+        now = time.monotonic()
+        for account, added in result.attached:
+            for name in added:
+                self._contention.added(account.uid, name, now)
+                if self._contention.contended(account.uid, name, now):
+                    self.queue.later(account.namespace, contention.TRUCE + 1)
+        for account, removed in result.detached:
+            for name in removed:
+                self._contention.removed(account.uid, name)
+
+    def _record(self, namespace: str, planned: model.Plan, result: writer.Result) -> None:
+        """Take in how the namespace stands now for each resource."""
+        for uid in list(self.resources):
+            outcome = planned.outcomes.get(uid)
+            failure = result.failures.get(planned.secrets_of.get(uid, ""))
+            if outcome is not None and failure is not None and outcome.state is not model.State.CONFLICT:
+                reason, message = failure
+                outcome = model.Outcome(model.State.FAILED, reason, message, accounts=outcome.accounts)
+            news = self._tallies.setdefault(uid, tally.Tally()).put(namespace, outcome)
+            pending = self._pending.get(uid)
+            if pending and namespace in pending:
+                pending.discard(namespace)
+                news = True
+            if news:
+                self._report(uid)
+
+    async def _tidy(self) -> None:
+        """Delete the records of resources of which nothing is left, whenever there is nothing else to do."""
+        while True:
+            await self.queue.changed()
+            if self.queue.busy or self.queue.retrying:
+                continue
+            wanted = self._logins.secret_names()
+            if not all(self._watches.synced(name) or self._watches.refused(name) for name in wanted):
+                continue
+            for uid in self._logins.gone() - set(self.resources):
+                _log.info("Nothing is left of the resource %s", uid)
+                self._guard()
+                await self._logins.forget(uid)
+            self._need()
+
+    # What is known.
+
+    def awaited(self, uid: str) -> bool:
+        """Whether some namespace has not been looked at since the resource changed."""
+        return bool(self._pending.get(uid))
+
+    def rows(self, uid: str) -> Sequence[keeper.Row]:
+        """Return how each registry entry of a resource stands."""
+        return self._logins.rows(uid)
+
+    def facts(self, uid: str) -> reporting.Facts | None:
+        """Return what is known of a resource, or None where it is gone."""
+        resource = self.resources.get(uid)
+        if resource is None:
+            return None
+        blocked = ""
+        if resource.spec is not None and self._watches.refused(resource.spec.secret_name):
+            blocked = (
+                f"spec.secretName: the operator may not handle Secrets named {resource.spec.secret_name}; add the name "
+                f"to resourceNames of the ClusterRole regcred-secrets, or leave secretName at its default"
+            )
+        return reporting.Facts(
+            resource=resource,
+            rows=self._logins.rows(uid),
+            count=self._tallies.get(uid, tally.Tally()).count(),
+            pending=len(self._pending.get(uid, ())),
+            refresh_handled=self._logins.refresh_handled(uid),
+            blocked=blocked,
+        )
+
+
+def _same(before: api_resource.Resource, after: api_resource.Resource) -> bool:
+    """Whether nothing that the engine acts on differs."""
+    return (before.generation, before.deleting, before.refresh_requested_at) == (
+        after.generation,
+        after.deleting,
+        after.refresh_requested_at,
+    )

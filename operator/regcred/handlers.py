@@ -1,0 +1,93 @@
+"""kopf's side: it watches our two kinds and hands every event over, a few lines each.
+
+Only `on.event` is used: it writes nothing to the watched object, no annotation and no finalizer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, Protocol
+
+import aiohttp
+import kopf
+
+from regcred.api import names, resource
+from regcred.cluster import client as api
+
+
+class Sink(Protocol):
+    """Who is told."""
+
+    def upsert(self, resource: resource.Resource) -> None:
+        """Take in a resource as it is now."""
+
+    def remove(self, uid: str) -> None:
+        """Take in that a resource is gone."""
+
+
+class Backoff:
+    """Seconds between kopf's tries of one request: growing to 30, for ever.
+
+    kopf iterates it anew for each request, and its operator ends where it ends: a control plane that is away for an
+    hour must not end the process.
+    """
+
+    def __iter__(self) -> Iterator[float]:
+        pause = 0.5
+        while True:
+            yield pause
+            pause = min(pause * 2, 30.0)
+
+
+def registry(sink: Sink, access: api.Login) -> kopf.OperatorRegistry:
+    """Return kopf's handlers: both kinds, and the login."""
+    handlers = kopf.OperatorRegistry()
+
+    async def login(**_: Any) -> kopf.AiohttpSession:
+        session = aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(limit=8, ssl=access.ssl),
+            cookie_jar=aiohttp.DummyCookieJar(),
+            middlewares=[_authorise],
+        )
+        return kopf.AiohttpSession(server=access.server, aiohttp_session=session)
+
+    async def _authorise(
+        request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType
+    ) -> aiohttp.ClientResponse:
+        request.headers.update(await access.headers())
+        response = await handler(request)
+        if response.status == 401:
+            response.close()
+            request.headers.update(await access.headers(fresh=True))
+            response = await handler(request)
+        return response
+
+    async def tell(event: Any, **_: Any) -> None:
+        body = event["object"]
+        if event["type"] == "DELETED":
+            sink.remove(body["metadata"]["uid"])
+        else:
+            sink.upsert(resource.parse(body))
+
+    kopf.on.login(registry=handlers)(login)
+    for plural in (names.CLUSTER_PLURAL, names.NAMESPACED_PLURAL):
+        kopf.on.event(names.GROUP, names.VERSION, plural, registry=handlers, id=f"event-{plural}")(tell)
+    return handlers
+
+
+def settings() -> kopf.OperatorSettings:
+    """Return kopf's settings: alone, small, patient, and writing nothing."""
+    chosen = kopf.OperatorSettings()
+    chosen.peering.standalone = True
+    chosen.scanning.disabled = True
+    chosen.posting.enabled = False
+    chosen.networking.request_timeout = 30
+    chosen.networking.connect_timeout = 10
+    chosen.networking.error_backoffs = Backoff()
+    chosen.watching.server_timeout = 300
+    chosen.watching.client_timeout = 330
+    chosen.watching.connect_timeout = 10
+    chosen.queueing.exit_timeout = 5
+    # Never used by event handlers; set all the same, so that no other operator's mark is ever touched.
+    chosen.persistence.finalizer = f"{names.GROUP}/none"
+    return chosen

@@ -1,0 +1,344 @@
+"""Puts the parts together and runs them in one event loop: clients, Lease, watches, kopf, engine, metrics.
+
+Any part that ends by itself ends the process: a new one starts from what is observed, and nothing that matters lives
+only in memory.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import time
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+import aiohttp
+import kopf
+
+from regcred import dockerconfig, engine, handlers, settings, statuses, telemetry
+from regcred.api import names, resource
+from regcred.cluster import client as api
+from regcred.cluster import errors, events, lease, mirror, watches
+from regcred.credentials import asks, cache, federation, keeper, plugins, provider, verification
+from regcred.distribution import writer
+
+_log = logging.getLogger(__name__)
+
+_LEASE = "regcred"
+#: Seconds between two full lists of our own kinds: kopf does not tell of a deletion it has missed.
+_RELIST = 300.0
+_KINDS = (names.CLUSTER_PLURAL, names.NAMESPACED_PLURAL)
+
+
+class Stopped(Exception):
+    """A part of the operator ended that never should."""
+
+
+class Operator:
+    """One replica of the operator.
+
+    Args:
+        chosen: the settings.
+        providers: the providers, in place of the installed ones.
+    """
+
+    def __init__(self, chosen: settings.Settings, *, providers: plugins.Providers | None = None) -> None:
+        self._settings = chosen
+        self._providers = providers or plugins.Providers()
+        self._leading = False
+        self._engine: engine.Engine | None = None
+        self._watches: watches.Watches | None = None
+        self._passed = False
+        #: The port of probes and metrics, once it listens.
+        self.port = 0
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Work until `stop` is set.
+
+        Raises:
+            lease.LeaseLost: another replica may work now; the caller must end the process at once.
+            Stopped: a part ended by itself.
+        """
+        chosen = self._settings
+        access = await asyncio.to_thread(api.login, chosen.kubeconfig, chosen.context)
+        async with contextlib.AsyncExitStack() as stack:
+            client = api.Client(access, connections=chosen.concurrency)
+            stack.push_async_callback(client.close)
+            server = telemetry.Server(self._alive, self._ready, self._collect)
+            self.port = await server.start(chosen.listen, chosen.port)
+            stack.push_async_callback(server.stop)
+            elected = lease.Lease(
+                client,
+                chosen.namespace,
+                _LEASE,
+                chosen.identity,
+                duration=chosen.lease_duration,
+                deadline=chosen.lease_deadline,
+            )
+            if chosen.leader_election and not await _unless(stop, elected.acquire()):
+                return
+            self._leading = True
+            telemetry.LEADER.set(1)
+            guard = elected.check if chosen.leader_election else _no_guard
+            try:
+                if chosen.leader_election:
+                    keeping = asyncio.create_task(elected.keep(), name="lease")
+                    stack.callback(keeping.cancel)
+                    work = asyncio.create_task(self._work(client, access, stop, guard), name="work")
+                    stack.callback(work.cancel)
+                    await asyncio.wait({keeping, work}, return_when=asyncio.FIRST_COMPLETED)
+                    if keeping.done():
+                        keeping.result()
+                    await work
+                else:
+                    await self._work(client, access, stop, guard)
+            except lease.LeaseLost:
+                raise
+            except BaseExceptionGroup as group:
+                lost = group.subgroup(lease.LeaseLost)
+                if lost is not None:
+                    raise lease.LeaseLost("the Lease was lost") from None
+                raise
+            else:
+                await elected.release()
+            finally:
+                self._leading = False
+                telemetry.LEADER.set(0)
+
+    async def _work(
+        self, client: api.Client, access: api.Login, stop: asyncio.Event, guard: Callable[[], None]
+    ) -> None:
+        """Do what a leader does, until `stop` is set."""
+        chosen = self._settings
+        async with contextlib.AsyncExitStack() as stack:
+            session = aiohttp.ClientSession(trust_env=True, cookie_jar=aiohttp.DummyCookieJar())
+            stack.push_async_callback(session.close)
+            recorder = events.Recorder(client, chosen.identity)
+            seen = mirror.Mirror(lambda namespace, urgent: built.touch(namespace, urgent))
+            logins = keeper.Keeper(
+                asks.Entries(
+                    self._providers,
+                    asks.Policy(chosen.namespace, chosen.cluster_ambient_credentials, chosen.ambient_credentials),
+                    lambda namespace: federation.NamespaceReader(
+                        client,
+                        namespace,
+                        operator_account=f"{chosen.namespace}/{chosen.service_account}",
+                    ),
+                ),
+                cache.Cache(client, chosen.namespace),
+                _prover(session),
+                lambda uids: built.published(uids),
+            )
+            watched = watches.Watches(
+                client,
+                seen,
+                chosen.namespace,
+                on_source=lambda namespace, name, version: logins.source_changed(
+                    provider.SourceRef(namespace, name), version
+                ),
+                on_state=lambda: built.watches_changed(),
+            )
+            stack.push_async_callback(watched.stop)
+            built = engine.Engine(
+                seen,
+                logins,
+                writer.Writer(client, seen),
+                watched,
+                protected=(chosen.namespace, *chosen.protected_namespaces),
+                workers=chosen.concurrency,
+            )
+            reports = statuses.StatusWriter(client, recorder, built.facts)
+            stack.push_async_callback(recorder.drain)
+            began = time.monotonic()
+            if not await _unless(stop, self._begin(client, logins, watched, built)):
+                return
+            _log.info(
+                "Listed %d namespaces, %d service accounts and %d resources in %.1f s",
+                len(seen.namespaces),
+                len(seen.accounts),
+                len(built.resources),
+                time.monotonic() - began,
+            )
+            built.reports = reports
+            self._engine, self._watches = built, watched
+            kopf_stop = asyncio.Event()
+            parts = [
+                _part("keeper", logins.run()),
+                _part("engine", built.run(guard)),
+                _part("statuses", reports.run(guard)),
+                _part("relist", self._relist(client, built)),
+                _part("kopf", self._kopf(built, access, kopf_stop, stop)),
+            ]
+            stopping = asyncio.create_task(stop.wait(), name="stop")
+            try:
+                ends: set[asyncio.Future[Any]] = {*parts, stopping, watched.failed}
+                await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
+                if not stop.is_set():
+                    ended = next((part for part in parts if part.done()), None)
+                    if ended is not None:
+                        ended.result()
+                    raise Stopped(f"{ended.get_name() if ended else 'a watch'} ended")
+                _log.info("Stopping")
+            finally:
+                stopping.cancel()
+                kopf_stop.set()
+                watched.failed.cancel()
+                for part in parts:
+                    if part.get_name() != "kopf":
+                        part.cancel()
+                await asyncio.wait(parts, timeout=8)
+                for part in parts:
+                    part.cancel()
+
+    async def _begin(
+        self, client: api.Client, logins: keeper.Keeper, watched: watches.Watches, built: engine.Engine
+    ) -> None:
+        """Get the first full listing of everything: before it nothing is decided."""
+        await _patiently("the cache", logins.load)
+        found: list[resource.Resource] = []
+        for plural in _KINDS:
+            found += await _patiently(plural, lambda plural=plural: _list(client, plural))  # type: ignore[misc]
+        for parsed in found:
+            built.upsert(parsed)
+        await watched.start(logins.secret_names() | {names.DEFAULT_SECRET_NAME})
+
+    async def _relist(self, client: api.Client, built: engine.Engine) -> None:
+        while True:
+            await asyncio.sleep(_RELIST)
+            known = set(built.resources)
+            try:
+                found = [parsed for plural in _KINDS for parsed in await _list(client, plural)]
+            except errors.ApiError as error:
+                _log.warning("Could not list our resources: %s", error)
+                continue
+            for parsed in found:
+                built.upsert(parsed)
+            for uid in known - {parsed.uid for parsed in found}:
+                built.remove(uid)
+
+    async def _kopf(
+        self, built: engine.Engine, access: api.Login, kopf_stop: asyncio.Event, stop: asyncio.Event
+    ) -> None:
+        ready = asyncio.Event()
+        own = asyncio.create_task(_own_signals(ready, stop), name="signals")
+        try:
+            await kopf.operator(
+                standalone=True,
+                clusterwide=True,
+                registry=handlers.registry(built, access),
+                settings=handlers.settings(),
+                stop_flag=kopf_stop,
+                ready_flag=ready,
+            )
+        finally:
+            own.cancel()
+
+    # Probes and gauges.
+
+    def _alive(self) -> str:
+        return ""
+
+    def _ready(self) -> str:
+        if not self._leading:
+            return ""
+        if self._engine is None:
+            return "the first listing is under way"
+        if not self._passed:
+            self._passed = not any(self._engine.awaited(uid) for uid in self._engine.resources)
+        return "" if self._passed else "the first pass is under way"
+
+    def _collect(self) -> None:
+        if self._engine is None or self._watches is None:
+            return
+        telemetry.QUEUE_DEPTH.set(self._engine.queue.depth)
+        telemetry.WATCH_AGE.set(self._watches.stalest())
+        telemetry.EXPIRY.clear()
+        for uid, parsed in self._engine.resources.items():
+            for row in self._engine.rows(uid):
+                if row.expires_at is not None:
+                    telemetry.EXPIRY.labels(parsed.kind, parsed.namespace, parsed.name, row.server).set(
+                        row.expires_at.timestamp()
+                    )
+
+
+def _no_guard() -> None:
+    """Let every write pass: there is only this one replica."""
+
+
+async def _unless(stop: asyncio.Event, work: Coroutine[Any, Any, None]) -> bool:
+    """Await `work` unless `stop` comes first; return whether it was finished."""
+    task = asyncio.ensure_future(work)
+    stopping = asyncio.ensure_future(stop.wait())
+    try:
+        await asyncio.wait({task, stopping}, return_when=asyncio.FIRST_COMPLETED)
+        if task.done():
+            task.result()
+            return True
+        return False
+    finally:
+        task.cancel()
+        stopping.cancel()
+        await asyncio.gather(task, stopping, return_exceptions=True)
+
+
+def _part(name: str, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+    return asyncio.create_task(work, name=name)
+
+
+async def _own_signals(ready: asyncio.Event, stop: asyncio.Event) -> None:
+    """Take SIGTERM and SIGINT back from kopf once it has taken them: we stop in our own order."""
+    await ready.wait()
+    install_signals(stop)
+
+
+def install_signals(stop: asyncio.Event) -> None:
+    """Set `stop` on SIGTERM and SIGINT, where this is the main thread."""
+    import signal  # noqa: PLC0415 - only the process's own program gets here
+
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        with contextlib.suppress(RuntimeError, ValueError, NotImplementedError):
+            loop.add_signal_handler(number, stop.set)
+
+
+async def _patiently(what: str, action: Callable[[], Coroutine[Any, Any, Any]]) -> Any:
+    """Await `action` again and again until the API server plays along: CRDs may be installed later."""
+    told = ""
+    while True:
+        try:
+            return await action()
+        except errors.ApiError as error:
+            if str(error) != told:
+                told = str(error)
+                hint = "; are the CRDs installed?" if isinstance(error, errors.NotFound) else ""
+                _log.warning("Could not list %s: %s%s; trying again", what, error, hint)
+            await asyncio.sleep(error.retry_after or 2.0)
+
+
+async def _list(client: api.Client, plural: str) -> list[resource.Resource]:
+    kind = {names.CLUSTER_PLURAL: names.CLUSTER_KIND, names.NAMESPACED_PLURAL: names.NAMESPACED_KIND}[plural]
+    found: list[resource.Resource] = []
+    async for items, _ in client.pages(f"/apis/{names.API_VERSION}/{plural}"):
+        # The items of a list carry no kind of their own.
+        found += [resource.parse({**body, "kind": kind}) for body in items]
+    return found
+
+
+def _prover(session: aiohttp.ClientSession) -> keeper.Verify:
+    async def prove(entry: asks.Entry, login: dockerconfig.Login) -> verification.Verdict:
+        assert entry.spec is not None  # noqa: S101 - only a declared entry asks for proof
+        assert entry.spec.verify is not None  # noqa: S101
+        asked = entry.spec.verify
+        return await verification.verify(
+            session,
+            entry.servers[0],
+            asked.repository,
+            asked.reference,
+            login,
+            ca_bundle=entry.spec.tls.ca_bundle if entry.spec.tls else "",
+            timeout=float(asked.timeout_seconds),
+            tenant=entry.ask is not None and entry.ask.tenant,
+        )
+
+    return prove

@@ -1,0 +1,136 @@
+"""Writes statuses and posts events: only what changed, and at most once a second for each resource."""
+
+from __future__ import annotations
+
+import asyncio
+import datetime
+import logging
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from regcred import reporting
+from regcred.api import names
+from regcred.api import resource as api_resource
+from regcred.cluster import client as api
+from regcred.cluster import errors, events
+
+_log = logging.getLogger(__name__)
+
+#: Seconds between two writes of one status.
+_PACE = 1.0
+#: Seconds that a status of this very generation may stand while a pass is under way, as after a restart.
+_HOLD = 20.0
+
+
+class StatusWriter:
+    """The `Reports` of the engine.
+
+    Args:
+        client: the API client.
+        recorder: posts events.
+        facts: what is known of a resource, or None where it is gone.
+    """
+
+    def __init__(
+        self,
+        client: api.Client,
+        recorder: events.Recorder,
+        facts: Callable[[str], reporting.Facts | None],
+    ) -> None:
+        self._client = client
+        self._recorder = recorder
+        self._facts = facts
+        self._due: dict[str, float] = {}
+        self._written_at: dict[str, float] = {}
+        self._written: dict[str, Mapping[str, Any]] = {}
+        self._held_since: dict[str, float] = {}
+        self._wake = asyncio.Event()
+
+    def changed(self, uid: str) -> None:
+        """Ask for the status of a resource to be looked at again."""
+        due = max(time.monotonic(), self._written_at.get(uid, 0.0) + _PACE)
+        self._due[uid] = min(due, self._due.get(uid, due))
+        self._wake.set()
+
+    def removed(self, uid: str) -> None:
+        """Forget a resource."""
+        for table in (self._due, self._written_at, self._written, self._held_since):
+            table.pop(uid, None)
+
+    async def run(self, guard: Callable[[], None]) -> None:
+        """Write what is due, for ever; `guard` raises when this replica may not write any more."""
+        while True:
+            now = time.monotonic()
+            for uid in [uid for uid, due in self._due.items() if due <= now]:
+                del self._due[uid]
+                await self._look(uid, guard)
+            self._wake.clear()
+            pause = min((due - time.monotonic() for due in self._due.values()), default=None)
+            try:
+                async with asyncio.timeout(None if pause is None else max(pause, 0.0)):
+                    await self._wake.wait()
+            except TimeoutError:
+                pass
+
+    async def _look(self, uid: str, guard: Callable[[], None]) -> None:
+        facts = self._facts(uid)
+        if facts is None or facts.resource.deleting:
+            return
+        if self._holds(uid, facts):
+            self._due[uid] = time.monotonic() + _PACE
+            return
+        now = datetime.datetime.now(datetime.UTC)
+        before = self._written.get(uid, facts.resource.status)
+        after = reporting.build(facts, now)
+        ends = reporting.until(facts)
+        if ends is not None:
+            # What time alone changes is looked at when its time has come.
+            self._due[uid] = time.monotonic() + max((ends - now).total_seconds(), _PACE)
+        if after == before:
+            return
+        guard()
+        self._written_at[uid] = time.monotonic()
+        if await self._write(facts.resource, after):
+            self._written[uid] = after
+            for event in reporting.transitions(before, after):
+                self._recorder.post(_subject(facts.resource), event)
+
+    def _holds(self, uid: str, facts: reporting.Facts) -> bool:
+        """Whether to wait for the end of a pass, since the status that stands is of this generation."""
+        under_way = facts.pending or any(row.pending for row in facts.rows)
+        if not under_way or facts.resource.status.get("observedGeneration") != facts.resource.generation:
+            self._held_since.pop(uid, None)
+            return False
+        since = self._held_since.setdefault(uid, time.monotonic())
+        return time.monotonic() - since < _HOLD
+
+    async def _write(self, resource: api_resource.Resource, status: Mapping[str, Any]) -> bool:
+        plural = names.CLUSTER_PLURAL if resource.cluster else names.NAMESPACED_PLURAL
+        where = f"namespaces/{resource.namespace}/" if resource.namespace else ""
+        try:
+            await self._client.request(
+                "PATCH",
+                f"/apis/{names.API_VERSION}/{where}{plural}/{resource.name}/status",
+                params={"fieldManager": names.MANAGER, "force": "true"},
+                body={
+                    "apiVersion": names.API_VERSION,
+                    "kind": resource.kind,
+                    # The uid keeps the status of a deleted resource off a new one of the same name.
+                    "metadata": {"name": resource.name, "uid": resource.uid},
+                    "status": status,
+                },
+                content_type=api.APPLY,
+                accept=api.METADATA,
+            )
+        except (errors.NotFound, errors.Conflict):
+            return False
+        except errors.ApiError as error:
+            _log.warning("Could not write the status of %s: %s", resource.key, error)
+            self._due[resource.uid] = time.monotonic() + (error.retry_after or 5.0)
+            return False
+        return True
+
+
+def _subject(resource: api_resource.Resource) -> events.Subject:
+    return events.Subject(resource.kind, resource.namespace, resource.name, resource.uid, "")

@@ -1,0 +1,94 @@
+"""Metrics and probes of one process, on one port, from its first moment on.
+
+A replica that waits for the Lease is alive and ready too, so this is a small server of its own and not kopf's.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable, Callable
+
+import prometheus_client
+from aiohttp import web
+
+import regcred
+
+_log = logging.getLogger(__name__)
+
+REGISTRY = prometheus_client.CollectorRegistry()
+
+BUILD_INFO = prometheus_client.Info("regcred_build", "Version of the running operator.", registry=REGISTRY)
+BUILD_INFO.info({"version": regcred.__version__})
+LEADER = prometheus_client.Gauge("regcred_leader", "1 on the replica that works.", registry=REGISTRY)
+SECRET_WRITES = prometheus_client.Counter(
+    "regcred_secret_writes", "Pull Secrets created or updated.", registry=REGISTRY
+)
+SECRET_DELETIONS = prometheus_client.Counter(
+    "regcred_secret_deletions", "Pull Secrets deleted.", registry=REGISTRY
+)
+ACCOUNT_PATCHES = prometheus_client.Counter(
+    "regcred_serviceaccount_patches", "Service accounts changed.", ["result"], registry=REGISTRY
+)
+RECONCILE_SECONDS = prometheus_client.Histogram(
+    "regcred_reconcile_duration_seconds",
+    "Time to bring one namespace to what is desired.",
+    registry=REGISTRY,
+    buckets=(0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 10),
+)
+QUEUE_DEPTH = prometheus_client.Gauge("regcred_queue_depth", "Namespaces that wait for work.", registry=REGISTRY)
+WATCH_AGE = prometheus_client.Gauge(
+    "regcred_watch_last_event_age_seconds", "Seconds since the quietest watch was heard of.", registry=REGISTRY
+)
+EXPIRY = prometheus_client.Gauge(
+    "regcred_credential_expiration_timestamp_seconds",
+    "When the login of a registry ends, as Unix time.",
+    ["kind", "namespace", "name", "server"],
+    registry=REGISTRY,
+)
+
+#: Says what is wrong, or "" where nothing is.
+Probe = Callable[[], str]
+
+
+class Server:
+    """Serves `/healthz`, `/readyz` and `/metrics`.
+
+    Args:
+        alive: what is wrong with the process; the kubelet then restarts it.
+        ready: what it still waits for.
+        collect: called before metrics are rendered, to set gauges.
+    """
+
+    def __init__(self, alive: Probe, ready: Probe, collect: Callable[[], None]) -> None:
+        self._collect = collect
+        application = web.Application()
+        application.router.add_get("/healthz", self._probe(alive))
+        application.router.add_get("/readyz", self._probe(ready))
+        application.router.add_get("/metrics", self._metrics)
+        self._runner = web.AppRunner(application, access_log=None)
+
+    async def start(self, host: str, port: int) -> int:
+        """Listen, and return the port."""
+        await self._runner.setup()
+        site = web.TCPSite(self._runner, host, port)
+        await site.start()
+        bound: int = self._runner.addresses[0][1]
+        _log.info("Serving probes and metrics on port %d", bound)
+        return bound
+
+    async def stop(self) -> None:
+        """Stop listening."""
+        await self._runner.cleanup()
+
+    @staticmethod
+    def _probe(probe: Probe) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
+        async def answer(_: web.Request) -> web.Response:
+            wrong = probe()
+            return web.Response(status=503 if wrong else 200, text=wrong or "ok")
+
+        return answer
+
+    async def _metrics(self, _: web.Request) -> web.Response:
+        self._collect()
+        body = prometheus_client.generate_latest(REGISTRY)
+        return web.Response(body=body, headers={"Content-Type": prometheus_client.CONTENT_TYPE_LATEST})

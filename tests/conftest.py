@@ -1,0 +1,75 @@
+"""What tests of every kind share: one control plane and two registries per session, all real."""
+
+from __future__ import annotations
+
+import uuid
+from typing import TYPE_CHECKING
+
+import pytest
+
+from dev.controlplane import GIVEN, ControlPlane, start_control_plane
+from dev.registry import Registry, start_registry
+from dev.token_server import PULL, User
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Awaitable, Callable
+
+    from dev.cluster import Cluster
+
+REGISTRY_USERS = {
+    "alice": User("s3cret", {"private/*": PULL}),
+    "bob": User("hunter2", {"public/*": PULL}),
+}
+
+
+@pytest.fixture(scope="session")
+async def control_plane() -> AsyncIterator[Cluster]:
+    """The session's cluster: started by us, or the one that KUBECONFIG_UNDER_TEST names."""
+    async with start_control_plane() as cluster:
+        yield cluster
+
+
+@pytest.fixture
+def owned_control_plane(control_plane: Cluster) -> ControlPlane:
+    """The session's cluster where its processes are ours to stop; skips where they are not."""
+    if not isinstance(control_plane, ControlPlane):
+        pytest.skip(f"the cluster of {GIVEN} is not ours to stop")
+    return control_plane
+
+
+@pytest.fixture
+def controllers(control_plane: Cluster) -> None:
+    """Skips where the cluster has no controller manager (envtest's folder brings none)."""
+    if not control_plane.controllers:
+        pytest.skip("this control plane has no kube-controller-manager")
+
+
+@pytest.fixture(scope="session")
+def kubectl(control_plane: Cluster) -> Callable[..., Awaitable[str]]:
+    """Run kubectl as the administrator; awaiting it gives what it printed."""
+    return control_plane.kubectl
+
+
+@pytest.fixture
+async def namespace(control_plane: Cluster) -> AsyncIterator[str]:
+    """A namespace of the test's own, deleted afterwards."""
+    name = f"test-{uuid.uuid4().hex[:8]}"
+    await control_plane.kubectl("create", "namespace", name)
+    yield name
+    await control_plane.kubectl("delete", "namespace", name, "--wait=false", "--ignore-not-found")
+
+
+@pytest.fixture(scope="session")
+async def registry() -> AsyncIterator[Registry]:
+    """A registry that checks passwords itself (htpasswd), with the image private/app:1."""
+    async with start_registry(REGISTRY_USERS) as running:
+        await running.push("private/app", "1")
+        yield running
+
+
+@pytest.fixture(scope="session")
+async def token_registry() -> AsyncIterator[Registry]:
+    """A registry behind a token server, over TLS, with the image private/app:1 that only alice may pull."""
+    async with start_registry(REGISTRY_USERS, auth="token", tls=True) as running:
+        await running.push("private/app", "1")
+        yield running
