@@ -43,6 +43,16 @@ def _fault(refused: Refused) -> Fault:
     return Fault(refused.status, refused.body)
 
 
+#: A right answer, in the shape of each endpoint.
+_GOOD = {
+    "access_token": CANARY,
+    "expires_in": 3600,
+    "accessToken": CANARY,
+    "expireTime": "2099-01-01T00:00:00Z",
+    "email": "other@my-project.iam.gserviceaccount.com",
+}
+#: What a metadata server says of itself; others may say it, too.
+_FLAVOR = {"Metadata-Flavor": "Google"}
 _HTML = f"<html><body><h1>Blocked by policy</h1>{CANARY}</body></html>"
 
 #: Answers that Google, or something before it, is known to give: (endpoint, name of the case) to the answer.
@@ -111,6 +121,7 @@ FAULTS: Mapping[tuple[str, str], Fault] = {
         f"'iam.serviceAccounts.getAccessToken' denied on resource (or it may not exist). {CANARY}",
     ),
     (METADATA, "hidden"): Fault(403, f"Forbidden {CANARY}"),
+    (METADATA, "somebody else"): Fault(200, _GOOD),
     **{
         (endpoint, case): fault
         for endpoint in (OAUTH, STS, IAM, METADATA)
@@ -124,10 +135,13 @@ FAULTS: Mapping[tuple[str, str], Fault] = {
             "redirect": Fault(302, "", {"Location": "http://127.0.0.1:9/elsewhere"}),
             "proxy login": Fault(407, _HTML),
             "portal": Fault(200, _HTML),
-            "empty object": Fault(200, {}),
+            "empty object": Fault(200, {}, _FLAVOR),
+            "odd token": Fault(200, {**_GOOD, "access_token": "two\nwords", "accessToken": "two\nwords"}, _FLAVOR),
             "not an object": Fault(200, "[1]", content_type="application/json"),
-            "token without end": Fault(200, {"access_token": CANARY, "accessToken": CANARY, "email": CANARY}),
-            "flood": Fault(200, "x" * 1_000_000),
+            "token without end": Fault(
+                200, {"access_token": CANARY, "accessToken": CANARY, "email": CANARY}, _FLAVOR
+            ),
+            "flood": Fault(200, {**_GOOD, "pad": "x" * 1_000_000}),
         }.items()
     },
     **{(endpoint, "blocked"): Fault(403, _HTML) for endpoint in (OAUTH, STS, IAM)},

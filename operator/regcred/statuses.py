@@ -91,7 +91,7 @@ class StatusWriter:
             return
         guard()
         self._written_at[uid] = time.monotonic()
-        if await self._write(facts.resource, after):
+        if await self._write(facts.resource, before, after):
             self._written[uid] = after
             for event in reporting.transitions(before, after):
                 self._recorder.post(_subject(facts.resource), event)
@@ -105,22 +105,23 @@ class StatusWriter:
         since = self._held_since.setdefault(uid, time.monotonic())
         return time.monotonic() - since < _HOLD
 
-    async def _write(self, resource: api_resource.Resource, status: Mapping[str, Any]) -> bool:
+    async def _write(
+        self, resource: api_resource.Resource, before: Mapping[str, Any], after: Mapping[str, Any]
+    ) -> bool:
         plural = names.CLUSTER_PLURAL if resource.cluster else names.NAMESPACED_PLURAL
         where = f"namespaces/{resource.namespace}/" if resource.namespace else ""
         try:
             await self._client.request(
                 "PATCH",
                 f"/apis/{names.API_VERSION}/{where}{plural}/{resource.name}/status",
-                params={"fieldManager": names.MANAGER, "force": "true"},
+                params={"fieldManager": names.MANAGER},
                 body={
-                    "apiVersion": names.API_VERSION,
-                    "kind": resource.kind,
                     # The uid keeps the status of a deleted resource off a new one of the same name.
-                    "metadata": {"name": resource.name, "uid": resource.uid},
-                    "status": status,
+                    "metadata": {"uid": resource.uid},
+                    # No apply-patch: API servers of 1.20 refuse one that fills a keyed list that was empty.
+                    "status": merge_patch(before, after),
                 },
-                content_type=api.APPLY,
+                content_type=api.MERGE,
                 accept=api.METADATA,
             )
         except (errors.NotFound, errors.Conflict):
@@ -130,6 +131,18 @@ class StatusWriter:
             self._due[resource.uid] = time.monotonic() + (error.retry_after or 5.0)
             return False
         return True
+
+
+def merge_patch(before: Mapping[str, Any], after: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the JSON merge patch (RFC 7386) that turns `before` into `after`."""
+    patch: dict[str, Any] = {key: None for key in before if key not in after}
+    for key, value in after.items():
+        known = before.get(key)
+        if isinstance(value, Mapping) and isinstance(known, Mapping):
+            patch |= {key: inner} if (inner := merge_patch(known, value)) else {}
+        elif value != known:
+            patch[key] = value
+    return patch
 
 
 def _subject(resource: api_resource.Resource) -> events.Subject:

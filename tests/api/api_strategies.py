@@ -61,7 +61,9 @@ ACR = st.one_of(
 LOGIN = st.fixed_dictionaries({"secretRef": REFERENCES})
 PLUGIN = st.fixed_dictionaries(
     {"name": st.just("quay-federation")},
-    optional={"config": st.dictionaries(NAMES, st.one_of(NAMES, st.integers(), st.none()), max_size=3)},
+    optional={
+        "config": st.dictionaries(NAMES, st.one_of(NAMES, st.integers(-(2**63), 2**63 - 1), st.none()), max_size=3)
+    },
 )
 VERIFY = st.fixed_dictionaries(
     {"repository": REPOSITORIES},
@@ -228,9 +230,15 @@ LOOSE = _resources(
     ),
 )
 
-#: Any decoded JSON.
+#: Any decoded JSON, with integers as Kubernetes has them: 64 bits.
 JSON = st.recursive(
-    st.one_of(st.none(), st.booleans(), st.integers(), st.floats(allow_nan=False), st.text(max_size=10)),
+    st.one_of(
+        st.none(),
+        st.booleans(),
+        st.integers(-(2**63), 2**63 - 1),
+        st.floats(allow_nan=False),
+        st.text(max_size=10),
+    ),
     lambda inner: st.one_of(
         st.lists(inner, max_size=3),
         st.dictionaries(st.one_of(st.text(max_size=5), st.sampled_from(["spec", "registries", "server"])), inner),
@@ -241,7 +249,9 @@ JSON = st.recursive(
 
 #: What could stand in many a field, rightly or not.
 PLAUSIBLE = st.one_of(
-    st.sampled_from(["", "*", "quay.io", "Quay.io", "quay.io/", "quay.io\n", "a.b", "-a", "In", "Token", "[a", "[z-a]"]),
+    st.sampled_from(
+        ["", "*", "quay.io", "Quay.io", "quay.io/", "quay.io\n", "a.b", "-a", "In", "Token", "[a", "[z-a]"]
+    ),
     st.sampled_from(["a" * 63, "a" * 64, "a" * 254, 0, 1, 60, 61, 1.0, True, False, None]),
     st.sampled_from([[], {}, ["a"], ["a", "a"], {"name": "a"}, {"name": "regcred"}]),
 )

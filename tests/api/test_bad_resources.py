@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import api_support
 import pytest
 
 from regcred.api import resource
+from tests.api import api_support
 
 REFUSERS = {"kubectl", "schema", "cel", "operator"}
 FILES = pytest.mark.parametrize("path", api_support.BAD, ids=lambda path: path.stem)

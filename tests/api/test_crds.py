@@ -7,7 +7,6 @@ import subprocess
 import sys
 from typing import Annotated
 
-import api_support
 import pydantic
 import pytest
 import yaml
@@ -15,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from regcred.api import crd, model, names, structural
+from tests.api import api_support
 
 CRDS = api_support.ROOT / "crds"
 SCHEMAS = pytest.mark.parametrize("schema", [crd.schema(kind) for kind in crd.KINDS], ids=api_support.KINDS)
@@ -55,7 +55,9 @@ def test_command_writes_and_checks(tmp_path):
 
     def run(option):
         command = [sys.executable, "-m", "regcred.api.crd", option, tmp_path]
-        return subprocess.run(command, cwd=api_support.ROOT / "operator", capture_output=True, text=True, check=False)
+        return subprocess.run(
+            command, cwd=api_support.ROOT / "operator", capture_output=True, text=True, check=False
+        )
 
     assert run("--check").returncode == 1
     assert run("--write").returncode == 0

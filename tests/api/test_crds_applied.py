@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 
-import api_support
 import pytest
 import yaml
 
 from dev import waiting
 from regcred.api import crd
+from tests.api import api_support
 
 CRDS = api_support.ROOT / "crds"
 
@@ -109,23 +110,34 @@ async def test_rest_is_left_to_the_operator(crds):
     assert answer.stdout.count("created (server dry run)") == len(bad("operator"))
 
 
-async def test_rules_in_cel(crds, tmp_path):
-    """With the component, the API server refuses what breaks a rule, with our message, at the right field."""
-    if crds.version < (1, 25):
-        pytest.skip(
-            f"this API server ({crds.git_version}) has no CEL rules; see test_bad_resources for their test"
-        )
-    (tmp_path / "crds").symlink_to(CRDS)
-    overlay = {"resources": ["crds"], "components": ["crds/cel"]}
+@pytest.fixture
+async def with_rules(control_plane, tmp_path):
+    """The CRDs with the component that adds the rules in CEL, as an overlay renders them."""
+    base = os.path.relpath(CRDS, tmp_path)
+    overlay = {"resources": [base], "components": [f"{base}/cel"]}
     (tmp_path / "kustomization.yaml").write_text(yaml.safe_dump(overlay), encoding="utf-8")
-    rendered = await crds.kubectl("kustomize", "--load-restrictor=LoadRestrictionsNone", tmp_path)
+    return await control_plane.kubectl("kustomize", tmp_path)
+
+
+async def test_component_adds_the_rules(with_rules):
+    """An overlay with the component holds every rule at its place, and nothing else is changed."""
+    rendered = {document["spec"]["names"]["kind"]: document for document in yaml.safe_load_all(with_rules)}
+    for kind in crd.KINDS:
+        (version,) = rendered[kind.name]["spec"]["versions"]
+        assert version["schema"]["openAPIV3Schema"] == crd.schema(kind)
+
+
+async def test_rules_in_cel(crds, with_rules):
+    """With the component, the API server refuses what breaks a rule, in our words."""
+    if crds.version < (1, 25):
+        pytest.skip(f"this API server ({crds.git_version}) has no CEL rules; test_bad_resources evaluates them")
     try:
-        await crds.kubectl("apply", "-f", "-", input=rendered)
+        await crds.kubectl("apply", "-f", "-", input=with_rules)
         for path in bad("cel"):
-            answer = await _dry_run(crds, [path])
             (document,) = api_support.documents(path)
             schema = api_support.schema_of(document["kind"])
             ((_, message),) = api_support.broken_rules(schema, api_support.stored(schema, document))
+            answer = await _dry_run(crds, [path])
             assert message in answer.stderr, path
         answer = await _dry_run(crds, bad("operator"))
         assert answer.returncode == 0, answer.stderr

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import api_support
 import pytest
 
 from regcred.api import hosts, resource
+from tests.api import api_support
 
 EXAMPLES = pytest.mark.parametrize("path", api_support.EXAMPLES, ids=lambda path: path.stem)
 

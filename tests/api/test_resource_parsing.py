@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import datetime as dt
 
-import api_strategies
-import api_support
 import pydantic
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from regcred.api import model, names, problems, providers, resource, spec
+from tests.api import api_strategies, api_support
 
 ENTRY = {"server": "quay.io", "login": {"secretRef": {"name": "quay"}}}
 

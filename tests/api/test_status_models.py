@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import datetime as dt
 
-import api_support
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from regcred.api import conditions, names, status
+from tests.api import api_support
 
 NOW = dt.datetime(2026, 1, 2, 3, 4, 5, 6, tzinfo=dt.UTC)
 TEXT = st.text(max_size=30)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import dataclasses
 import datetime as dt
 import subprocess
@@ -12,7 +13,17 @@ from typing import Any
 import aiohttp
 import pydantic
 import pytest
-from acr_support import (
+from hypothesis import given
+from hypothesis import strategies as st
+
+from dev.clouds.azure import TENANT, Application, AzureCloud, Federation
+from dev.clouds.azure_registries import ARM_AUDIENCE, TOKEN_USER
+from dev.clouds.issuers import Issuer
+from regcred.api import providers as blocks
+from regcred.cluster import client as api
+from regcred.credentials import exchange, federation, provider
+from regcred.credentials.providers import acr
+from tests.credentials.acr_support import (
     CLIENT,
     HOST,
     OTHER,
@@ -29,16 +40,6 @@ from acr_support import (
     namespace,
     pair,
 )
-from hypothesis import given
-from hypothesis import strategies as st
-
-from dev.clouds.azure import TENANT, Application, AzureCloud, Federation
-from dev.clouds.azure_registries import ARM_AUDIENCE, TOKEN_USER
-from dev.clouds.issuers import Issuer
-from regcred.api import providers as blocks
-from regcred.cluster import client as api
-from regcred.credentials import exchange, federation, provider
-from regcred.credentials.providers import acr
 
 __all__ = ["azure", "cloud", "cluster_key", "namespace", "pair"]
 
@@ -503,7 +504,7 @@ class TestLogin:
         entry = by_secret(namespace, audience=f"{ARM_AUDIENCE}/")
         await acr.AcrProvider().fetch(entry)
         azure.registries.by_host[HOST].arm_audience = False
-        with pytest.raises(provider.Denied):
+        with pytest.raises(provider.Denied, match="leave acr.audience out"):
             await acr.AcrProvider().fetch(entry)
         await acr.AcrProvider().fetch(by_secret(namespace))
 
@@ -547,6 +548,17 @@ class TestSharing:
         await tested.fetch(by_secret(namespace, namespace="team-a"))
         await tested.fetch(by_secret(namespace, namespace="team-b"))
         assert azure.calls["entra"] == 2
+
+    @pytest.mark.parametrize(("life", "fetches"), [(3600, 1), (62, 1), (30, 2), (-5, 2)])
+    async def test_short_token(self, life: int, fetches: int, azure: AzureCloud, namespace: Namespace) -> None:
+        """A token of Entra that is about to end, as from the cache of the metadata service, is not shared."""
+        azure.lives["entra"] = life
+        azure.create_registry("other.azurecr.io", pullers={CLIENT})
+        tested = acr.AcrProvider()
+        for server in (HOST, "other.azurecr.io"):
+            with contextlib.suppress(provider.Denied):  # a registry takes no token that has ended
+                await tested.fetch(by_secret(namespace, server=server))
+        assert azure.calls["entra"] == fetches
 
     async def test_after_refusal(self, azure: AzureCloud, namespace: Namespace) -> None:
         """A registry that refuses makes the next try ask Entra anew; so does a failure of Entra."""

@@ -14,7 +14,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from acr_support import (
+
+from dev.certificates import private_pem, rsa_key, self_signed
+from dev.clouds.azure import TENANT, Application, AzureCloud, Federation, aadsts_body
+from dev.clouds.local import Fault
+from regcred.credentials import exchange, provider
+from regcred.credentials.providers import acr, acr_entra, acr_errors
+from tests.credentials.acr_support import (
     CLIENT,
     HOST,
     ISSUER,
@@ -31,12 +37,6 @@ from acr_support import (
     namespace,
     pair,
 )
-
-from dev.certificates import private_pem, rsa_key, self_signed
-from dev.clouds.azure import TENANT, Application, AzureCloud, Federation, aadsts_body
-from dev.clouds.local import Fault
-from regcred.credentials import exchange, provider
-from regcred.credentials.providers import acr, acr_entra, acr_errors
 
 __all__ = ["azure", "cloud", "cluster_key", "namespace", "pair"]
 
@@ -464,7 +464,7 @@ class TestSecrecy:
         principal = acr_entra.acr_identity.Principal(
             acr_entra.acr_identity.Mode.PRINCIPAL, "https://a", proof=b"canary", password=b"canary"
         )
-        token = acr_entra.Token("canary", CLIENT, TENANT)
+        token = acr_entra.Token("canary", CLIENT, TENANT, 0)
         answer = exchange.Answer(200, {"X": "canary"}, b"canary")
         assert "canary" not in f"{principal!r} {principal} {token!r} {answer!r} {principal.fingerprint()}"
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import datetime as dt
 import email.utils
@@ -180,6 +181,41 @@ class TestSend:
         monkeypatch.setenv("no_proxy", "127.0.0.1")
         answer = await exchange.send("GET", f"{server.origin}/token", what=WHAT, ca_bundle=server.ca)
         assert answer.status == 200
+
+    async def test_tunnel(self, server: Echo, monkeypatch: pytest.MonkeyPatch) -> None:
+        """A proxy carries the request and sees neither the credential nor the form, only its own login."""
+        heads: list[str] = []
+
+        async def tunnel(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            heads.append((await reader.readuntil(b"\r\n\r\n")).decode())
+            far_reader, far_writer = await asyncio.open_connection("127.0.0.1", server.port)
+            writer.write(b"HTTP/1.1 200 Connection established\r\n\r\n")
+            await asyncio.gather(pump(reader, far_writer), pump(far_reader, writer))
+
+        async def pump(source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> None:
+            while data := await source.read(65536):
+                sink.write(data)
+                await sink.drain()
+            sink.close()
+
+        proxy = await asyncio.start_server(tunnel, "127.0.0.1", 0)
+        async with proxy:
+            monkeypatch.delenv("no_proxy", raising=False)
+            monkeypatch.delenv("NO_PROXY", raising=False)
+            monkeypatch.setenv("https_proxy", f"http://user:pass@127.0.0.1:{proxy.sockets[0].getsockname()[1]}")
+            answer = await exchange.send(
+                "POST",
+                f"{server.origin}/token",
+                what=WHAT,
+                headers={"Authorization": "Bearer canary"},
+                form=[("token", "canary")],
+                ca_bundle=server.ca,
+            )
+        assert answer.json()["form"] == {"token": "canary"}
+        [head] = heads
+        assert head.startswith("CONNECT 127.0.0.1:")
+        assert "Proxy-Authorization: Basic dXNlcjpwYXNz" in head
+        assert "canary" not in head
 
 
 class TestAnswer:

@@ -59,6 +59,7 @@ REFUSALS: Mapping[tuple[str, str], Expected] = {
     (IAM, "quota"): (provider.Throttled, "Throttled", "asks for patience"),
     (METADATA, "no identity"): (provider.Denied, "NoIdentity", "Workload Identity Federation for GKE"),
     (METADATA, "no role"): (provider.Denied, "ImpersonationDenied", "roles/iam.workloadIdentityUser"),
+    (METADATA, "somebody else"): (provider.Retryable, "UnexpectedAnswer", "did not answer as Google does"),
     (METADATA, "hidden"): (provider.Retryable, "UnexpectedAnswer", "The metadata server"),
 }
 
@@ -74,6 +75,7 @@ PASSING: Mapping[str, Expected] = {
     "proxy login": (provider.Retryable, "Unreachable", "wants a login"),
     "portal": (provider.Retryable, "UnexpectedAnswer", "portal"),
     "empty object": (provider.Retryable, "UnexpectedAnswer", "portal"),
+    "odd token": (provider.Retryable, "UnexpectedAnswer", "portal"),
     "not an object": (provider.Retryable, "UnexpectedAnswer", "portal"),
     "token without end": (provider.Retryable, "UnexpectedAnswer", "portal"),
     "flood": (provider.Retryable, "UnexpectedAnswer", "portal"),
@@ -155,7 +157,7 @@ async def test_every_refusal_has_its_class_and_words(
     assert (type(error), error.reason) == (kind, reason)
     assert words in error.message
     assert_safe(error, *cluster.tokens)
-    metadata_asks_twice = endpoint == METADATA and case in {"empty object", "token without end"}
+    metadata_asks_twice = endpoint == METADATA and case in {"odd token", "token without end"}
     assert cloud.calls[endpoint] <= (2 if metadata_asks_twice else 1)
     cloud.heal()
     assert (await gcr.fetch(entry)).logins

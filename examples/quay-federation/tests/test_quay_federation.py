@@ -6,6 +6,7 @@ import dataclasses
 import datetime as dt
 import importlib.metadata
 import logging
+import re
 import ssl
 import time
 import tomllib
@@ -16,15 +17,18 @@ from typing import Any
 import aiohttp
 import jwt
 import pytest
+import yaml
 from regcred_quay_federation import QuayFederation
+from regcred_quay_federation.provider import _checked, _refusal
 
 from dev.certificates import Authority, private_pem, public_pem, rsa_key
 from dev.clouds.issuers import Issuer
 from dev.clouds.local import Fault
 from dev.clouds.quay import Federation, Quay
 from dev.controlplane import start_control_plane
+from regcred.api import spec
 from regcred.cluster import client as api
-from regcred.credentials import federation, provider
+from regcred.credentials import exchange, federation, provider, testing
 
 ROBOT = "shop+puller"
 ISSUER = "https://issuer.example.test"
@@ -270,6 +274,38 @@ class TestErrors:
         shown = f"{caplog.text} {grant!r} {QuayFederation().key(entry)}"
         assert "eyJ" not in shown
         assert grant.logins[provider.ANY_SERVER].auth not in shown
+
+
+class TestReadme:
+    TEXT = (Path(__file__).parents[1] / "README.md").read_text()
+
+    def entry(self, **changes: Any) -> provider.Ask:
+        """The entry of the README."""
+        [block] = re.findall(r"```yaml\n(.*?)```", self.TEXT, re.DOTALL)
+        document = next(iter(yaml.safe_load_all(block)))
+        [registry] = spec.RegistryCredentialSpec.model_validate(document["spec"]).registries
+        plain = testing.ask(registry.server, registry.provider_config, testing.Namespace())
+        return dataclasses.replace(plain, **changes)
+
+    def test_resource(self) -> None:
+        """The resource in the README is accepted by the API and by the provider."""
+        assert QuayFederation().key(self.entry()) == "quay-federation|quay.io|shop+puller|team-a/puller|"
+
+    def test_messages(self) -> None:
+        """The messages in the README are the ones that people see."""
+        config, host = _checked(self.entry())
+        seen = [
+            _refusal(exchange.Answer(status, {}, b""), host, config, "team-a").message for status in (401, 404)
+        ]
+        for entry in (
+            self.entry(server="quay.example.com", servers=("quay.example.com",)),
+            self.entry(config={"serviceAccountRef": {"name": "puller"}}),
+        ):
+            with pytest.raises(provider.InvalidSpec) as error:
+                QuayFederation().key(entry)
+            seen.append(error.value.message)
+        [table] = re.findall(r"\| Missing \| Message \|\n\|---\|---\|\n((?:\|.*\n)+)", self.TEXT)
+        assert {row.rstrip(" |").rpartition(" | ")[2] for row in table.splitlines()} == set(seen)
 
 
 class TestPackage:

@@ -69,33 +69,46 @@ class Reason(Documented):
     INVALID_SPEC = "InvalidSpec", "The spec cannot work; the message names the field and the remedy."
     SUSPENDED = "Suspended", "spec.suspend is true; nothing is fetched or changed."
     UNVERIFIED = "Unverified", "A login did not pass the proof that spec asks for."
-    NOT_REQUESTED = "NotRequested", "No registry asks for a proof of its login."
     NO_NAMESPACES = "NoNamespaces", "No namespace is selected, so there is nothing to do."
     TOO_LARGE = "TooLarge", "The logins together exceed what one Secret holds (1 MiB)."
 
 
 class RegistryReason(Documented):
-    """Reasons of one registry's row in the status."""
+    """Reasons of one registry's row in the status.  Providers have further ones for what only they can meet."""
 
     ISSUED = "Issued", "The login is published and unexpired."
     VERIFIED = "Verified", "The login is published, unexpired, and was proven by a pull handshake."
-    SHADOWED = "Shadowed", "Another resource of higher precedence serves this server here; the message names it."
-    PENDING = "Pending", "No login has been had yet."
-    SUSPENDED = "Suspended", "spec.suspend is true; what stands may expire."
+    PROGRESSING = "Progressing", "The first login is being fetched."
+    SHADOWED = "Shadowed", "Another resource of higher precedence serves this server; the message names it."
+    EXPIRED = "Expired", "The last login has ended and no new one could be had."
+    UNVERIFIED = "Unverified", "Nothing is proven yet; the message says why."
+    ACCESS_DENIED = "AccessDenied", "The provider or registry knows the identity and refuses it."
+    BAD_CREDENTIALS = "BadCredentials", "The provider or registry does not accept the credentials."
+    ANONYMOUS_PULL = "AnonymousPull", "The repository to verify with is public, so it proves nothing of the login."
+    REPOSITORY_NOT_FOUND = (
+        "RepositoryNotFound",
+        "The repository to verify with is missing, or hidden from the login.",
+    )
+    INCONCLUSIVE = "Inconclusive", "The registry's answer to the handshake proves nothing either way."
+    REGISTRY_UNREACHABLE = "RegistryUnreachable", "The registry does not answer the handshake."
     SOURCE_MISSING = "SourceMissing", "The referenced Secret or service account does not exist."
-    SOURCE_INVALID = "SourceInvalid", "The referenced Secret holds no login that can be used."
+    SOURCE_INVALID = "SourceInvalid", "The referenced Secret or service account holds nothing that can be used."
     FORBIDDEN = (
         "Forbidden",
         "The operator may not read the source; the message spells out the Role that allows it.",
     )
-    ACCESS_DENIED = "AccessDenied", "The provider knows the identity and refuses it."
-    BAD_CREDENTIALS = "BadCredentials", "The registry or provider does not accept the credentials."
-    UNVERIFIED = "Unverified", "The login did not pass the proof; the last good one stays while it lives."
-    EXPIRED = "Expired", "The last login has ended and no new one could be had."
-    THROTTLED = "Throttled", "The provider asked for patience; the last good login stays."
-    UNAVAILABLE = "Unavailable", "The provider or registry does not answer; the last good login stays."
+    AMBIENT_REFUSED = "AmbientRefused", "The operator's own identity is not for this resource; name another one."
     INVALID_SPEC = "InvalidSpec", "The entry cannot work; the message names the field and the remedy."
-    UNKNOWN_PROVIDER = "UnknownProvider", "No provider of this name is installed, and none serves the host."
+    INVALID_CA_BUNDLE = "InvalidCABundle", "tls.caBundle holds no certificate that can be used."
+    PROVIDER_UNKNOWN = "ProviderUnknown", "The host does not tell a provider, and the entry names none."
+    PROVIDER_MISSING = "ProviderMissing", "No provider of this name is installed."
+    PROVIDER_BROKEN = "ProviderBroken", "The provider's own code failed; its author must act."
+    PROVIDER_UNAVAILABLE = "ProviderUnavailable", "The provider fails by itself; the last good login stays."
+    CLUSTER_UNAVAILABLE = "ClusterUnavailable", "The API server could not be asked; the last good login stays."
+    UNREACHABLE = "Unreachable", "The provider does not answer; the last good login stays."
+    THROTTLED = "Throttled", "The provider asked for patience; the last good login stays."
+    UNEXPECTED_ANSWER = "UnexpectedAnswer", "Something between here and the provider answered in its place."
+    CLOCK_SKEW = "ClockSkew", "The clocks of this cluster and of the provider differ too much."
 
 
 def clip(text: str, limit: int = MAX_MESSAGE) -> str:

@@ -6,6 +6,7 @@ sentence for whoever gets it wrong.  No sentence repeats the value: somebody may
 
 from __future__ import annotations
 
+import functools
 import re
 import ssl
 from typing import Annotated, Any
@@ -174,6 +175,7 @@ PEM_SAYS = (
 PEM_KEY = "caBundle holds a private key; only certificates belong here: remove the key, and consider it leaked"
 
 
+@functools.lru_cache(maxsize=64)  # a resource is parsed at every event, its own status included
 def _explain_pem(value: str) -> str:
     if "PRIVATE KEY-----" in value:
         return PEM_KEY

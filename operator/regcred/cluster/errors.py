@@ -29,6 +29,7 @@ class ApiError(Exception):
         reason: the `reason` of the server's Status object, such as `AlreadyExists`.
         detail: the server's message; may quote what was sent: never show or log it.
         causes: the `reason` of every cause the server names, such as `NamespaceTerminating`.
+        fields: the path of every field the server refuses.
         retry_after: seconds the server asked to wait, or None.
     """
 
@@ -39,13 +40,16 @@ class ApiError(Exception):
         *,
         detail: str = "",
         causes: tuple[str, ...] = (),
+        fields: tuple[str, ...] = (),
         retry_after: float | None = None,
     ) -> None:
-        super().__init__(f"the API server answered {status} {reason}" if status else reason)
+        told = f"the API server answered {status} {reason}" if status else reason
+        super().__init__(f"{told} ({', '.join(fields[:3])})" if fields else told)
         self.status = status
         self.reason = reason
         self.detail = detail
         self.causes = causes
+        self.fields = fields
         self.retry_after = retry_after
 
 
@@ -108,6 +112,7 @@ def from_status(document: dict[str, Any], status: int = 0, retry_after: str = ""
         str(document.get("reason") or "Unknown"),
         detail=str(document.get("message") or ""),
         causes=tuple(str(cause.get("reason", "")) for cause in details.get("causes") or ()),
+        fields=tuple(str(cause["field"]) for cause in details.get("causes") or () if cause.get("field")),
         retry_after=float(wait) if wait.isdigit() else None,
     )
 

@@ -179,7 +179,11 @@ async def _trade(url: str, form: Sequence[tuple[str, str]], *, wanted: str, plan
     )
     if answer.status != 200:
         raise exchange.passing_failure(answer, what) or acr_errors.registry_refusal(
-            answer, host, client, plan.repositories if wanted == "access_token" else ()
+            answer,
+            host,
+            client,
+            audience=plan.audience if plan.audience != AUDIENCE else "",
+            repositories=plan.repositories if wanted == "access_token" else (),
         )
     token = answer.text(wanted)
     if not re.fullmatch(r"[\x21-\x7e]{1,65536}", token):

@@ -26,6 +26,8 @@ TIMEOUT = 30.0
 _READ_TIMEOUT = 10.0
 #: Seconds for which an access token serves other registries of the same identity.
 _SHARED = 300.0
+#: Seconds before its end in which an access token is not shared any more.
+_SPARE = 60.0
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 
 
@@ -37,17 +39,20 @@ class Token:
         value: the token; never shown.
         client: client id that Azure put into it, or the object id; "" when nobody says.
         tenant: directory it was issued in, or "".
+        expires_on: when it ends, seconds since the epoch.
     """
 
     value: str = dataclasses.field(repr=False)
     client: str
     tenant: str
+    expires_on: float
 
 
 class Tokens:
     """Access tokens that registries of one identity share for some minutes, each fetched once at a time."""
 
     def __init__(self) -> None:
+        #: Until when (monotonic) a token is shared, and the task that fetches it or has done so.
         self._tasks: dict[str, tuple[float, asyncio.Task[Token]]] = {}
 
     async def get(self, principal: acr_identity.Principal, audience: str) -> Token:
@@ -57,11 +62,11 @@ class Tokens:
             ProviderError: as `fetch`.
         """
         now = time.monotonic()
-        self._tasks = {key: held for key, held in self._tasks.items() if now - held[0] < _SHARED}
+        self._tasks = {key: held for key, held in self._tasks.items() if now < held[0]}
         key = f"{principal.fingerprint()} {audience}"
         if key not in self._tasks:
             task = asyncio.create_task(fetch(principal, audience))
-            self._tasks[key] = (now, task)
+            self._tasks[key] = (now + _SHARED, task)
             task.add_done_callback(lambda done: self._settle(key, done))
         # Shielded: one waiter that gives up does not fail the others.
         return await asyncio.shield(self._tasks[key][1])
@@ -71,8 +76,15 @@ class Tokens:
         self._tasks.pop(f"{principal.fingerprint()} {audience}", None)
 
     def _settle(self, key: str, task: asyncio.Task[Token]) -> None:
-        if (task.cancelled() or task.exception()) and self._tasks.get(key, (0.0, None))[1] is task:
+        failed = task.cancelled() or task.exception() is not None
+        if self._tasks.get(key, (0.0, None))[1] is not task:
+            return
+        if failed:
             del self._tasks[key]
+            return
+        # The metadata service hands out tokens from its cache, which may be about to end.
+        left = task.result().expires_on - time.time() - _SPARE
+        self._tasks[key] = (time.monotonic() + min(_SHARED, left), task)
 
 
 async def fetch(principal: acr_identity.Principal, audience: str) -> Token:
@@ -96,7 +108,7 @@ async def fetch(principal: acr_identity.Principal, audience: str) -> Token:
                 transport = transports.AioHttpTransport(session=session, session_owner=False)
                 credential = _credential(aio, principal, transport=transport, raw_response_hook=seen.append)
                 info = await credential.get_token_info(f"{audience.rstrip('/')}/.default")
-                return _token(info.token, principal)
+                return _token(info.token, info.expires_on, principal)
         except provider.ProviderError as error:
             failure = error
         except Exception as error:  # noqa: BLE001 - the SDK lets through whatever went wrong below it
@@ -107,14 +119,18 @@ async def fetch(principal: acr_identity.Principal, audience: str) -> Token:
     raise failure  # outside the handler: the foreign exception is no part of ours
 
 
-def _token(value: str, principal: acr_identity.Principal) -> Token:
-    claims = exchange.jwt_claims(value)
-    names = (claims.get(name) for name in ("appid", "azp", "oid"))
-    client = next((name for name in names if isinstance(name, str) and _NAME.fullmatch(name)), principal.client)
-    tenant = claims.get("tid")
+def _token(value: str, expires_on: float, principal: acr_identity.Principal) -> Token:
+    claims = {name: text for name, text in exchange.jwt_claims(value).items() if _is_name(text)}
     return Token(
-        value, client, tenant if isinstance(tenant, str) and _NAME.fullmatch(tenant) else principal.tenant
+        value=value,
+        client=claims.get("appid") or claims.get("azp") or claims.get("oid") or principal.client,
+        tenant=claims.get("tid") or principal.tenant,
+        expires_on=expires_on,
     )
+
+
+def _is_name(value: object) -> bool:
+    return isinstance(value, str) and _NAME.fullmatch(value) is not None
 
 
 def _credential(aio: Any, principal: acr_identity.Principal, **options: Any) -> Any:

@@ -152,7 +152,7 @@ def judge(
 
 
 def registry_refusal(
-    answer: exchange.Answer, host: str, client: str, repositories: Sequence[str]
+    answer: exchange.Answer, host: str, client: str, *, audience: str = "", repositories: Sequence[str] = ()
 ) -> provider.ProviderError:
     """Return the error for a registry that refuses to trade tokens; passing failures are judged before.
 
@@ -160,17 +160,19 @@ def registry_refusal(
         answer: its answer.
         host: the registry.
         client: who asked.
+        audience: of the Entra token, where the entry names one.
         repositories: what an access token was asked for; empty when it was the exchange.
     """
     if answer.status in {401, 403} and repositories:
         return scope_denied(host, client, repositories)
     if answer.status == 401:
+        also = f"It may refuse the audience {audience}, too: leave acr.audience out. " if audience else ""
         remark = exchange.clock_remark(exchange.clock_offset(answer.headers))
         return provider.Denied(
             "AccessDenied",
             f"The registry {host} does not let client '{client}' in: assign it the role AcrPull on the registry "
             "(Container Registry Repository Reader where the registry uses ABAC), and see that both are of one "
-            f"tenant; a new assignment works after some minutes. {remark}".rstrip(),
+            f"tenant; a new assignment works after some minutes. {also}{remark}".rstrip(),
         )
     if answer.status == 403:
         return provider.Denied(

@@ -1,0 +1,243 @@
+"""The operator at work on the real control plane, with the permissions of its own manifests."""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import json
+import uuid
+from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from dev.audit import AuditLog
+from dev.cluster import Cluster
+from dev.operator_process import ACCOUNT, NAMESPACE, OperatorProcess, install
+from dev.processes import CommandError, tail
+from dev.registry import Registry
+from dev.waiting import eventually
+
+OPERATOR_USER = f"system:serviceaccount:{NAMESPACE}:{ACCOUNT}"
+Json = dict[str, Any]
+
+
+class World:
+    """What an end-to-end test does to a cluster, and what it sees there.  Names are the test's own."""
+
+    def __init__(self, cluster: Cluster, operator: OperatorProcess) -> None:
+        self.cluster = cluster
+        self.operator = operator
+        self.id = f"t{uuid.uuid4().hex[:6]}"
+        self._resources: list[tuple[str, ...]] = []
+        self._namespaces: list[str] = []
+
+    async def namespaces(self, *names: str, labels: dict[str, str] | None = None) -> list[str]:
+        """Create namespaces `<test>-<name>`, labelled with the test's id."""
+        full = [f"{self.id}-{name}" for name in names]
+        await self.cluster.apply(
+            *(
+                {
+                    "apiVersion": "v1",
+                    "kind": "Namespace",
+                    "metadata": {"name": name, "labels": {"test": self.id, **(labels or {})}},
+                }
+                for name in full
+            )
+        )
+        self._namespaces += full
+        return full
+
+    async def login(self, username: str, password: str, *, name: str = "", namespace: str = NAMESPACE) -> str:
+        """Create or change a basic-auth source Secret; return its name."""
+        name = name or f"{self.id}-login"
+        await self.cluster.apply(
+            {
+                "apiVersion": "v1",
+                "kind": "Secret",
+                "type": "kubernetes.io/basic-auth",
+                "metadata": {"name": name, "namespace": namespace},
+                "stringData": {"username": username, "password": password},
+            }
+        )
+        self._resources.append(("secret", name, "-n", namespace))
+        return name
+
+    async def declare(self, *registries: Json, name: str = "", namespace: str = "", **spec: Any) -> str:
+        """Create or change a resource for the test's namespaces; return its name."""
+        name = name or self.id
+        body: Json = {
+            "apiVersion": "regcred.io/v1alpha1",
+            "kind": "RegistryCredential" if namespace else "ClusterRegistryCredential",
+            "metadata": {"name": name, **({"namespace": namespace} if namespace else {})},
+            "spec": {"registries": list(registries), **spec},
+        }
+        if not namespace:
+            body["spec"].setdefault("namespaces", {"selector": {"matchLabels": {"test": self.id}}})
+        await self.cluster.apply(body)
+        self._resources.append(("rcred", name, "-n", namespace) if namespace else ("crcred", name))
+        return name
+
+    async def resource(self, name: str = "", namespace: str = "") -> Json:
+        """Return a resource."""
+        name = name or self.id
+        return await self.cluster.get(*(("rcred", name, "-n", namespace) if namespace else ("crcred", name)))
+
+    async def condition(self, type_: str, name: str = "", namespace: str = "") -> Json:
+        """Return a condition of a resource, or {}."""
+        body = await self.resource(name, namespace)
+        found = (body.get("status") or {}).get("conditions") or []
+        return next((condition for condition in found if condition["type"] == type_), {})
+
+    async def ready(self, name: str = "", namespace: str = "", *, status: str = "True", reason: str = "") -> Json:
+        """Wait until a resource's Ready condition of its present generation has a status (and a reason)."""
+        last: Json = {}
+
+        async def check() -> Json | None:
+            nonlocal last
+            body = last = await self.resource(name, namespace)
+            told = body.get("status") or {}
+            if told.get("observedGeneration") != body["metadata"]["generation"]:
+                return None
+            for condition in told.get("conditions") or []:
+                if condition["type"] == "Ready" and condition["status"] == status:
+                    return body if not reason or condition["reason"] == reason else None
+            return None
+
+        try:
+            return await eventually(check, f"Ready={status} {reason}", seconds=30, every=0.2)
+        except AssertionError:
+            raise AssertionError(
+                f"Ready={status} {reason} was not seen\n{json.dumps(last.get('status'), indent=1)}\n"
+                f"{tail(self.operator.log)}"
+            ) from None
+
+    async def secret(self, namespace: str, name: str = "regcred") -> Json | None:
+        """Return a Secret, or None."""
+        try:
+            return await self.cluster.get("secret", name, "-n", namespace, "--show-managed-fields")
+        except CommandError:
+            return None
+
+    async def auths(self, namespace: str, name: str = "regcred") -> dict[str, tuple[str, str]]:
+        """Return the logins that a Secret holds: server to user name and password; {} where there is none."""
+        body = await self.secret(namespace, name)
+        if body is None:
+            return {}
+        document = json.loads(base64.b64decode(body["data"][".dockerconfigjson"]))
+        return {server: (row["username"], row["password"]) for server, row in document["auths"].items()}
+
+    async def pull_secrets(self, namespace: str, account: str = "default") -> list[str] | None:
+        """Return the names that an account lists, or None where there is no such account."""
+        try:
+            body = await self.cluster.get("serviceaccount", account, "-n", namespace)
+        except CommandError:
+            return None
+        return [entry["name"] for entry in body.get("imagePullSecrets") or []]
+
+    async def served(self, *namespaces: str, login: tuple[str, str] | None = None) -> None:
+        """Wait until every namespace has its Secret (with this login) and its default account lists it."""
+
+        async def check() -> bool:
+            for namespace in namespaces:
+                auths = await self.auths(namespace)
+                if not auths or (login is not None and login not in auths.values()):
+                    return False
+                if "regcred" not in (await self.pull_secrets(namespace) or []):
+                    return False
+            return True
+
+        await eventually(check, f"{namespaces} to be served\n{tail(self.operator.log)}", every=0.2)
+
+    async def bare(self, *namespaces: str, name: str = "regcred") -> None:
+        """Wait until no namespace has the Secret or an account that lists it."""
+
+        async def check() -> bool:
+            for namespace in namespaces:
+                if await self.secret(namespace, name) is not None:
+                    return False
+                if name in (await self.pull_secrets(namespace) or []):
+                    return False
+            return True
+
+        await eventually(check, f"{namespaces} to be bare\n{tail(self.operator.log)}", every=0.2)
+
+    async def events(self, name: str = "") -> list[Json]:
+        """Return the events about a cluster resource."""
+        found = await self.cluster.get(
+            "events", "-n", "default", "--field-selector", f"involvedObject.name={name or self.id}"
+        )
+        items: list[Json] = found["items"]
+        return items
+
+    async def clean(self) -> None:
+        """Delete what the test has made."""
+        for resource in self._resources:
+            with contextlib.suppress(CommandError):
+                await self.cluster.kubectl("delete", "--ignore-not-found", "--wait=false", *resource)
+        for namespace in self._namespaces:
+            with contextlib.suppress(CommandError):
+                await self.cluster.kubectl("delete", "--ignore-not-found", "--wait=false", "namespace", namespace)
+
+
+@pytest.fixture(scope="session")
+async def installed(control_plane: Cluster) -> Cluster:
+    """The session's cluster with regcred's own manifests applied."""
+    await install(control_plane)
+    return control_plane
+
+
+@pytest.fixture(scope="session")
+async def shared_operator(
+    installed: Cluster, tmp_path_factory: pytest.TempPathFactory
+) -> AsyncIterator[OperatorProcess]:
+    """The session's operator process."""
+    process = OperatorProcess(installed, tmp_path_factory.mktemp("operator") / "regcred.log", "--log-level=DEBUG")
+    await process.start()
+    yield process
+    await process.stop()
+
+
+@pytest.fixture
+async def operator(shared_operator: OperatorProcess) -> OperatorProcess:
+    """The session's operator, running: a test that killed it need not start it again."""
+    if not shared_operator.running:
+        await shared_operator.start()
+    return shared_operator
+
+
+@pytest.fixture
+async def world(installed: Cluster, operator: OperatorProcess) -> AsyncIterator[World]:
+    """A test's own corner of the cluster."""
+    made = World(installed, operator)
+    yield made
+    await made.clean()
+
+
+@pytest.fixture
+def audit(installed: Cluster) -> AuditLog:
+    """The API server's audit log from now on; skips where the cluster is not ours."""
+    if installed.audit_log is None:
+        pytest.skip("the audit log of a given cluster is not ours to read")
+    return AuditLog(installed.audit_log)
+
+
+@pytest.fixture
+def entry(registry: Registry) -> Callable[..., Json]:
+    """Make a registry entry for the session's private registry, whose login stands in a named Secret."""
+
+    def make(source: str, **more: Any) -> Json:
+        return {"server": registry.host, "login": {"secretRef": {"name": source}}, **more}
+
+    return make
+
+
+Entry = Callable[..., Json]
+Applied = Callable[..., Awaitable[str]]
+
+
+def write_bytes(path: Path, body: Json) -> Path:
+    """Write the docker config of a Secret, byte for byte, to a file."""
+    path.write_bytes(base64.b64decode(body["data"][".dockerconfigjson"]))
+    return path
