@@ -5,6 +5,7 @@ from __future__ import annotations
 import uuid
 from typing import TYPE_CHECKING
 
+import hypothesis
 import pytest
 
 from dev.controlplane import GIVEN, ControlPlane, start_control_plane
@@ -15,6 +16,18 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
 
     from dev.cluster import Cluster
+
+# A shared machine may stop for a moment: what a test examines is its result, never its speed.
+hypothesis.settings.register_profile("regcred", deadline=None)
+hypothesis.settings.load_profile("regcred")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark what needs the control plane, so that the rest can be run in a moment."""
+    for item in items:
+        if "control_plane" in getattr(item, "fixturenames", ()):
+            item.add_marker("cluster")
+
 
 REGISTRY_USERS = {
     "alice": User("s3cret", {"private/*": PULL}),

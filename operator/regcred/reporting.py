@@ -12,7 +12,7 @@ import datetime
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from regcred.api import conditions, status
+from regcred.api import conditions, problems, status
 from regcred.api import resource as api_resource
 from regcred.api.conditions import Reason
 from regcred.cluster import events
@@ -67,7 +67,7 @@ def build(facts: Facts, now: datetime.datetime) -> dict[str, Any]:
         )
 
     if resource.spec is None:
-        told = "; ".join(f"{problem.path}: {problem.message}" for problem in resource.problems)
+        told = problems.summary(resource.problems)
         put(conditions.READY, _Verdict("False", Reason.INVALID_SPEC, told))
         put(conditions.STALLED, _Verdict("True", Reason.INVALID_SPEC, told))
         conditions_ = conditions.remove_condition(conditions_, conditions.RECONCILING)

@@ -504,7 +504,7 @@ class TestLogin:
         entry = by_secret(namespace, audience=f"{ARM_AUDIENCE}/")
         await acr.AcrProvider().fetch(entry)
         azure.registries.by_host[HOST].arm_audience = False
-        with pytest.raises(provider.Denied, match="leave acr.audience out"):
+        with pytest.raises(provider.Denied, match=r"leave acr\.audience out"):
             await acr.AcrProvider().fetch(entry)
         await acr.AcrProvider().fetch(by_secret(namespace))
 
@@ -549,7 +549,7 @@ class TestSharing:
         await tested.fetch(by_secret(namespace, namespace="team-b"))
         assert azure.calls["entra"] == 2
 
-    @pytest.mark.parametrize(("life", "fetches"), [(3600, 1), (62, 1), (30, 2), (-5, 2)])
+    @pytest.mark.parametrize(("life", "fetches"), [(3600, 1), (30, 2), (-5, 2)])
     async def test_short_token(self, life: int, fetches: int, azure: AzureCloud, namespace: Namespace) -> None:
         """A token of Entra that is about to end, as from the cache of the metadata service, is not shared."""
         azure.lives["entra"] = life

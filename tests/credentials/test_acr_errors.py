@@ -19,7 +19,7 @@ from dev.certificates import private_pem, rsa_key, self_signed
 from dev.clouds.azure import TENANT, Application, AzureCloud, Federation, aadsts_body
 from dev.clouds.local import Fault
 from regcred.credentials import exchange, provider
-from regcred.credentials.providers import acr, acr_entra, acr_errors
+from regcred.credentials.providers import acr, acr_entra, acr_errors, acr_identity
 from tests.credentials.acr_support import (
     CLIENT,
     HOST,
@@ -170,6 +170,16 @@ class TestEntra:
         error = await failure(by_secret(namespace))
         assert outcome(error) == (RETRYABLE, "Unreachable")
         assert text in error.message
+
+    @pytest.mark.usefixtures("azure")
+    async def test_proxy(self, namespace: Namespace, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Entra is asked through the environment's proxy, which is named when it is the culprit."""
+        monkeypatch.setenv("https_proxy", "127.0.0.1:1")
+        monkeypatch.setenv("no_proxy", "")
+        monkeypatch.setenv("NO_PROXY", "")
+        error = await failure(by_secret(namespace))
+        assert outcome(error) == (RETRYABLE, "Unreachable")
+        assert "proxy" in error.message
 
     @pytest.mark.usefixtures("azure")
     async def test_untrusted(self, namespace: Namespace, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -461,8 +471,8 @@ class TestSecrecy:
 
     async def test_principal(self) -> None:
         """What carries a proof or a token does not show it."""
-        principal = acr_entra.acr_identity.Principal(
-            acr_entra.acr_identity.Mode.PRINCIPAL, "https://a", proof=b"canary", password=b"canary"
+        principal = acr_identity.Principal(
+            acr_identity.Mode.PRINCIPAL, "https://a", proof=b"canary", password=b"canary"
         )
         token = acr_entra.Token("canary", CLIENT, TENANT, 0)
         answer = exchange.Answer(200, {"X": "canary"}, b"canary")

@@ -1,0 +1,58 @@
+# Every command installs what it needs: a virtual environment in .venv, and, below the cache folder of the user, a real
+# etcd, kube-apiserver and registry.  Nothing is installed on the system.
+.DEFAULT_GOAL := help
+SHELL := /bin/bash
+BIN := .venv/bin
+PYTHON_RUN := $(BIN)/python
+
+.PHONY: help venv demo up down test test-fast lint format crds docs check-generated lock clean
+
+help:  ## Show this list
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
+
+venv:  ## Make or update the virtual environment
+	@dev/bootstrap.sh
+
+demo: venv  ## Show the operator at work on a real control plane with a real private registry, then clean up
+	@$(PYTHON_RUN) -m dev.demo
+
+up: venv  ## Start control plane, registry and operator, and leave them running to play with
+	@$(PYTHON_RUN) -m dev.up start
+
+down: venv  ## Stop what `make up` started
+	@$(PYTHON_RUN) -m dev.up stop
+
+test: venv  ## Run every test, on the real control plane (about ten minutes; longer the first time)
+	@$(PYTHON_RUN) -m pytest $(ARGS)
+
+test-fast: venv  ## Run the tests that need no control plane (about a minute)
+	@$(PYTHON_RUN) -m pytest -m "not cluster" $(ARGS)
+
+lint: venv  ## Check style, types and layers
+	@$(BIN)/ruff format --check --quiet . || { echo "run make format"; exit 1; }
+	@$(BIN)/ruff check --quiet .
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports --no-logo
+
+format: venv  ## Format the code
+	@$(BIN)/ruff format --quiet .
+	@$(BIN)/ruff check --quiet --fix .
+
+crds: venv  ## Generate crds/ from the models
+	@$(PYTHON_RUN) -m regcred.api.crd --write crds
+
+docs: venv  ## Generate the reference pages in docs/
+	@$(PYTHON_RUN) -m dev.docs --write
+
+check-generated: venv  ## Check that generated files are current
+	@$(PYTHON_RUN) -m regcred.api.crd --check crds
+	@$(PYTHON_RUN) -m dev.docs --check
+
+lock: venv  ## Renew the locked requirements
+	@uv=$$(command -v uv || echo .tool/bin/uv); \
+	flags="--quiet --universal --python-version 3.11 --generate-hashes --no-header --no-emit-index-url --upgrade"; \
+	$$uv pip compile $$flags pyproject.toml -o requirements.txt && \
+	$$uv pip compile $$flags pyproject.toml --group dev -o requirements-dev.txt
+
+clean:  ## Remove what the commands made in this folder
+	rm -rf .venv .tool .run build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
