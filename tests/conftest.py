@@ -18,7 +18,9 @@ if TYPE_CHECKING:
     from dev.cluster import Cluster
 
 # A shared machine may stop for a moment: what a test examines is its result, never its speed.
-hypothesis.settings.register_profile("regcred", deadline=None)
+hypothesis.settings.register_profile(
+    "regcred", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+)
 hypothesis.settings.load_profile("regcred")
 
 

@@ -24,7 +24,7 @@ from aiohttp import web
 from cryptography import x509
 from cryptography.hazmat.primitives import serialization
 
-from dev.certificates import Authority, private_pem, public_pem, rsa_key
+from dev.certificates import Authority, public_pem, rsa_key
 from dev.clouds.azure_registries import ACR_AUDIENCE, ARM_AUDIENCE, Refusal, Registries, Registry, refusable
 from dev.clouds.issuers import Issuer, audiences, unverified
 from dev.clouds.local import LocalServer
@@ -85,9 +85,8 @@ class AzureCloud(LocalServer):
         self.issuers: dict[str, Issuer] = {}
         self.imds = LocalServer()
         self.stolen: list[str] = []
-        key = rsa_key()
-        self._private = private_pem(key)
-        self.registries = Registries(self, public_pem(key), self.lives)
+        self._key = rsa_key()
+        self.registries = Registries(self, public_pem(self._key), self.lives)
         self.route("POST", "/{tenant}/oauth2/v2.0/token", "entra", refusable(self._entra))
         self.route("*", "/stolen", "stolen", self._thief)
         self.imds.route("GET", "/metadata/identity/oauth2/token", "imds", refusable(self._imds))
@@ -159,7 +158,7 @@ class AzureCloud(LocalServer):
             "oid": str(uuid.uuid5(uuid.NAMESPACE_URL, client)),
             "tid": self.tenant,
         }
-        return jwt.encode({**known, **claims}, self._private, algorithm="RS256")
+        return jwt.encode({**known, **claims}, self._key, algorithm="RS256")
 
     def _check_secret(self, application: Application, secret: str) -> None:
         if not application.secret or secret != application.secret:

@@ -12,7 +12,7 @@ from typing import Any, NoReturn
 import jwt
 from aiohttp import web
 
-from dev.certificates import private_pem, public_pem, rsa_key
+from dev.certificates import public_pem, rsa_key
 from dev.clouds.issuers import unverified
 from dev.clouds.local import Handler, LocalServer
 
@@ -80,8 +80,8 @@ class Registries:
     def __init__(self, server: LocalServer, entra_key: str, lives: Mapping[str, int]) -> None:
         self.by_host: dict[str, Registry] = {}
         self._server, self._entra_key, self._lives = server, entra_key, lives
-        key = rsa_key()
-        self._private, self._public = private_pem(key), public_pem(key)
+        self._key = rsa_key()
+        self._public = public_pem(self._key)
         server.route("POST", "/oauth2/exchange", "exchange", refusable(self._exchange))
         server.route("POST", "/oauth2/token", "token", refusable(self._token))
         server.route("GET", "/oauth2/token", "docker-token", refusable(self._docker_token))
@@ -155,7 +155,7 @@ class Registries:
             "jti": str(uuid.uuid4()),
             **claims,
         }
-        return jwt.encode(document, self._private, algorithm="RS256")
+        return jwt.encode(document, self._key, algorithm="RS256")
 
     def _scoped(self, registry: Registry, client: str, scopes: Sequence[str]) -> str:
         access = []

@@ -19,7 +19,7 @@ from typing import Any
 import jwt
 from aiohttp import web
 
-from dev.certificates import Authority, private_pem, public_pem, rsa_key
+from dev.certificates import Authority, public_pem, rsa_key
 from dev.clouds.issuers import Issuer, audiences, unverified
 from dev.clouds.local import LocalServer
 
@@ -54,8 +54,8 @@ class Quay(LocalServer):
         self.life = 3600
         self.robots: dict[str, list[Federation]] = {}
         self.issuers: dict[str, Issuer] = {}
-        key = rsa_key()
-        self._private, self._public = private_pem(key), public_pem(key)
+        self._key = rsa_key()
+        self._public = public_pem(self._key)
         self.route("GET", "/oauth2/federation/robot/token", "federation", self._federation)
         self.route("GET", "/v2/auth", "docker-token", self._docker_token)
         self.route("*", "/v2/{repository:.+}/manifests/{reference}", "manifest", self._manifest)
@@ -120,7 +120,7 @@ class Quay(LocalServer):
     def _issue(self, robot: str, **claims: Any) -> str:
         now = int(time.time())
         known = {"iss": "quay", "aud": self.host, "sub": robot, "iat": now, "nbf": now, "exp": now + self.life}
-        return jwt.encode({**known, **claims}, self._private, algorithm="RS256")
+        return jwt.encode({**known, **claims}, self._key, algorithm="RS256")
 
 
 def _fits(row: Federation, claims: Mapping[str, Any]) -> bool:

@@ -15,9 +15,9 @@ from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import gcr_support as support
+from tests.credentials import gcr_support as support
 import pytest
-from gcr_support import AUDIENCE, GKE, GKE_MEMBER, MEMBER, OTHER, POOL, PULLER, OneNamespace, ask
+from tests.credentials.gcr_support import AUDIENCE, GKE, GKE_MEMBER, MEMBER, OTHER, POOL, PULLER, OneNamespace, ask
 from hypothesis import given
 from hypothesis import strategies as st
 

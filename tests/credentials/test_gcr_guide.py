@@ -9,10 +9,10 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
-import gcr_support as support
+from tests.credentials import gcr_support as support
 import pytest
 import yaml
-from gcr_support import AUDIENCE, OTHER, PULLER, OneNamespace, ask
+from tests.credentials.gcr_support import AUDIENCE, OTHER, PULLER, OneNamespace, ask
 
 from dev.clouds.google import GoogleCloud
 from dev.clouds.google_faults import FAULTS, IAM, METADATA, OAUTH, STS

@@ -15,12 +15,12 @@ from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import gcr_support as support
+from tests.credentials import gcr_support as support
 import pytest
 from aiohttp import web
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
-from gcr_support import AUDIENCE, MEMBER, OTHER, PULLER, OneNamespace, ask
+from tests.credentials.gcr_support import AUDIENCE, MEMBER, OTHER, PULLER, OneNamespace, ask
 from hypothesis import given
 from hypothesis import strategies as st
 

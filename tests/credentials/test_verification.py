@@ -3,9 +3,9 @@
 import asyncio
 
 import aiohttp
-import fake_registry
+from tests.credentials import fake_registry
 import pytest
-from fake_registry import BASIC, OK, TOKEN, FakeRegistry, Reply, bearer
+from tests.credentials.fake_registry import BASIC, OK, TOKEN, FakeRegistry, Reply, bearer
 
 from regcred import dockerconfig
 from regcred.credentials import guard, verification

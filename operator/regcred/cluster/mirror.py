@@ -55,7 +55,8 @@ class Table(Generic[V]):
         self._on_change = on_change
         self._clock = clock
         self._rows: dict[str, dict[str, V]] = {}
-        self._gone: dict[tuple[str, str], tuple[float, V]] = {}
+        #: What was deleted: from which resource version on it is known to be gone, its last state, and when.
+        self._gone: dict[tuple[str, str], tuple[str, V, float]] = {}
 
     def __len__(self) -> int:
         return sum(len(rows) for rows in self._rows.values())
@@ -85,7 +86,7 @@ class Table(Generic[V]):
     def put(self, namespace: str, view: V) -> None:
         """Take in a view, such as the answer to a write, unless something newer is known."""
         gone = self._gone.get((namespace, view.name))
-        if gone is not None and not views.newer(view.version, gone[1].version):
+        if gone is not None and (view.version == gone[0] or not views.newer(view.version, gone[0])):
             return
         rows = self._rows.setdefault(namespace, {})
         before = rows.get(view.name)
@@ -101,13 +102,14 @@ class Table(Generic[V]):
         meta = body["metadata"]
         self.drop(meta.get("namespace", ""), meta["name"], self._decode(body))
 
-    def drop(self, namespace: str, name: str, last: V | None = None) -> None:
+    def drop(self, namespace: str, name: str, last: V | None = None, *, since: str = "") -> None:
         """Forget an object, because a watch, a whole list or a 404 says so.
 
         Args:
             namespace: where.
             name: which.
             last: its last state where known; a row that is newer than it stays.
+            since: the resource version from which on it is known to be gone, where a list tells it.
         """
         rows = self._rows.get(namespace, {})
         before = rows.get(name)
@@ -117,8 +119,9 @@ class Table(Generic[V]):
         if not rows:
             del self._rows[namespace]
         self._forget()
-        # What it was comes from our row; how young a later arrival must be, from the deletion itself.
-        self._gone[namespace, name] = (self._clock(), last or before)
+        # Whatever arrives late from before its end would make a ghost of it.
+        gone = last or before
+        self._gone[namespace, name] = (since or gone.version, gone, self._clock())
         self._on_change(namespace, before, None)
 
     def replace(self, seen: Iterable[tuple[str, str]], version: str) -> None:
@@ -131,13 +134,13 @@ class Table(Generic[V]):
             if (namespace, name) not in known and views.newer(version, view.version)
         ]
         for namespace, name in missing:
-            self.drop(namespace, name)
+            self.drop(namespace, name, since=version)
 
     def _forget(self) -> None:
         deadline = self._clock() - _MEMORY
         # Insertion order is time order, so the old ones stand first.
         for key in list(self._gone):
-            if self._gone[key][0] > deadline:
+            if self._gone[key][2] > deadline:
                 return
             del self._gone[key]
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import json
+import re
 import sys
 from collections.abc import Mapping
 from typing import Any
@@ -61,6 +62,21 @@ class Contributor:
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
+class Standing:
+    """A login that stands in a Secret, as the Secret's annotation remembers it.
+
+    Attributes:
+        server: canonical.
+        uid: of the resource it comes from.
+        expires: when it ends, RFC 3339 in UTC; "" where it does not, or where that is not known.
+    """
+
+    server: str
+    uid: str
+    expires: str = ""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
 class SecretView:
     """A Secret of one of our names.
 
@@ -68,10 +84,10 @@ class SecretView:
         ours: it carries our label and our contributors annotation.
         adopt: its owner asks us to take it over.
         contributors: the resources whose logins it holds.
-        servers: (server, UID of the resource it comes from) of every login in it.
+        servers: every login in it, by server.
         revision: what its data was composed of.
         data_owned: our field manager owns the data; a foreign change takes that away.
-        owners: UIDs of the owner references.
+        owners: UIDs of the owner references that our field manager set; those of others are theirs.
         terminating: it waits for somebody's finalizer.
     """
 
@@ -82,7 +98,7 @@ class SecretView:
     ours: bool = False
     adopt: bool = False
     contributors: tuple[Contributor, ...] = ()
-    servers: tuple[tuple[str, str], ...] = ()
+    servers: tuple[Standing, ...] = ()
     revision: str = ""
     data_owned: bool = False
     owners: tuple[str, ...] = ()
@@ -144,7 +160,7 @@ def secret(body: Mapping[str, Any]) -> SecretView:
         servers=_servers(annotations.get(names.SERVERS, "")),
         revision=sys.intern(annotations.get(names.REVISION, "")),
         data_owned=any(f"f:{names.SECRET_KEY}" in (fields.get("f:data") or ()) for fields in _our_fields(meta)),
-        owners=_shared(tuple(owner["uid"] for owner in meta.get("ownerReferences") or ())),
+        owners=_shared(_owners(meta)),
         terminating="deletionTimestamp" in meta,
     )
 
@@ -157,9 +173,35 @@ def _our_fields(meta: Mapping[str, Any]) -> list[Mapping[str, Any]]:
     ]
 
 
+def _owners(meta: Mapping[str, Any]) -> tuple[str, ...]:
+    references = [
+        (fields.get("f:metadata") or {}).get("f:ownerReferences") or {} for fields in _our_fields(meta)
+    ]
+    return tuple(
+        owner["uid"]
+        for owner in meta.get("ownerReferences") or ()
+        if any(f'k:{{"uid":"{owner["uid"]}"}}' in keys for keys in references)
+    )
+
+
 @functools.lru_cache(maxsize=4096)
 def _shared(value: tuple[str, ...]) -> tuple[str, ...]:
     """Return one object for equal values: thousands of accounts list the same names."""
+    return value
+
+
+#: What UIDs, keys of resources and servers are made of.  Whoever may write Secrets may write our annotations too.
+_PLAIN = re.compile(r"[\w.:/*\[\]-]{1,600}", re.ASCII)
+
+
+def _plain(value: object) -> str:
+    """Return a text that can be written and shown again as it is.
+
+    Raises:
+        ValueError: it is none.
+    """
+    if not isinstance(value, str) or not _PLAIN.fullmatch(value):
+        raise ValueError("neither a UID, nor a key, nor a server")
     return value
 
 
@@ -169,17 +211,22 @@ def _contributors(text: str) -> tuple[Contributor, ...] | None:
     try:
         document = json.loads(text)
         return tuple(
-            Contributor(uid=uid, key=str(row["from"]), retain=row.get("deletionPolicy") == "Retain")
+            Contributor(
+                uid=_plain(uid), key=_plain(row["from"]), retain=row.get("deletionPolicy") == "Retain"
+            )
             for uid, row in sorted(document.items())
         )
-    except (ValueError, KeyError, TypeError, AttributeError):
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return None
 
 
 @functools.lru_cache(maxsize=1024)
-def _servers(text: str) -> tuple[tuple[str, str], ...]:
+def _servers(text: str) -> tuple[Standing, ...]:
     try:
         document = json.loads(text)
-        return tuple((server, str(row["uid"])) for server, row in sorted(document.items()))
-    except (ValueError, KeyError, TypeError, AttributeError):
+        return tuple(
+            Standing(_plain(server), _plain(row["uid"]), _plain(row["expires"]) if "expires" in row else "")
+            for server, row in sorted(document.items())
+        )
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return ()
