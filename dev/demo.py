@@ -62,7 +62,9 @@ class Story:
     def end(self) -> None:
         """Close."""
         took = time.monotonic() - self._began
-        self._console.print(f"\n[bold green]Everything held.[/] It took {took:.0f} s. Play with it yourself: make up")
+        self._console.print(
+            f"\n[bold green]Everything held.[/] It took {took:.0f} s. Play with it yourself: make up"
+        )
 
 
 class Stage:
@@ -166,7 +168,9 @@ async def play(story: Story, on: Stage) -> None:
 
     story.step("Every chosen namespace holds the Secret, and its account lists it")
     await on.kubectl(story, "get", "secret", "regcred", "-n", "team-a")
-    await on.kubectl(story, "get", "serviceaccount", "default", "-n", "team-a", "-o", "jsonpath={.imagePullSecrets}")
+    await on.kubectl(
+        story, "get", "serviceaccount", "default", "-n", "team-a", "-o", "jsonpath={.imagePullSecrets}"
+    )
 
     story.step("The bytes of the Secret pull; without them the registry refuses")
     code, told = await on.registry.skopeo_inspect(IMAGE, await on.config("team-a"))
@@ -189,7 +193,12 @@ async def play(story: Story, on: Stage) -> None:
     await on.cluster.apply(login("wrong-password"))
     await on.cluster.kubectl("wait", "crcred/platform", "--for=condition=Verified=false", "--timeout=60s")
     await on.kubectl(
-        story, "get", "crcred", "platform", "-o", "jsonpath={.status.registries[0].reason}: {.status.registries[0].message}"
+        story,
+        "get",
+        "crcred",
+        "platform",
+        "-o",
+        "jsonpath={.status.registries[0].reason}: {.status.registries[0].message}",
     )
     code, told = await on.registry.skopeo_inspect(IMAGE, await on.config("team-a"))
     check(code == 0, f"the good login was lost: {told}")
@@ -205,8 +214,12 @@ async def play(story: Story, on: Stage) -> None:
     async def nothing_left() -> bool:
         secrets = await on.cluster.get("secrets", "-A", "--field-selector", "metadata.name=regcred")
         accounts = await on.cluster.get("serviceaccounts", "-A")
-        cached = await on.cluster.get("secrets", "-n", NAMESPACE, "-l", "app.kubernetes.io/component=credential-cache")
-        listed = [body for body in accounts["items"] if {"name": "regcred"} in (body.get("imagePullSecrets") or [])]
+        cached = await on.cluster.get(
+            "secrets", "-n", NAMESPACE, "-l", "app.kubernetes.io/component=credential-cache"
+        )
+        listed = [
+            body for body in accounts["items"] if {"name": "regcred"} in (body.get("imagePullSecrets") or [])
+        ]
         return not (secrets["items"] or listed or cached["items"])
 
     await eventually(nothing_left, "everything to be cleaned up", every=0.2)

@@ -37,7 +37,8 @@ async def install(cluster: Cluster, overlay: Path = ROOT / "manifests") -> None:
     rest = [
         document
         for document in documents
-        if document not in first and document["kind"] not in ("Deployment", "PodDisruptionBudget", "ServiceMonitor")
+        if document not in first
+        and document["kind"] not in ("Deployment", "PodDisruptionBudget", "ServiceMonitor")
     ]
     await cluster.apply(*first)
     kinds = [document["metadata"]["name"] for document in first if document["kind"] == "CustomResourceDefinition"]
@@ -106,7 +107,11 @@ class OperatorProcess:
             log=self.log,
             # The operator's environment is its own: no cloud login of whoever runs this reaches it.
             env={
-                **{key: value for key, value in os.environ.items() if not key.startswith(("AWS_", "AZURE_", "GOOGLE_"))},
+                **{
+                    key: value
+                    for key, value in os.environ.items()
+                    if not key.startswith(("AWS_", "AZURE_", "GOOGLE_"))
+                },
                 "PYTHONPATH": os.pathsep.join((str(ROOT / "operator"), str(ROOT))),
                 **self.environment,
             },

@@ -7,6 +7,7 @@ the syntax trees, and no message can be forgotten.
 from __future__ import annotations
 
 import ast
+import collections
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -64,20 +65,39 @@ def _groups() -> Iterator[tuple[str, list[Path]]]:
 
 def messages(tree: ast.AST) -> Iterator[Message]:
     """Yield each reason and message that stand side by side in a call of `tree`."""
-    # Texts that several messages share are constants of the module.
-    shared = {
-        target.id: node.value
-        for node in ast.walk(tree)
-        if isinstance(node, ast.Assign)
-        for target in node.targets
-        if isinstance(target, ast.Name) and target.id.startswith("_") and target.id.isupper()
-    }
-    for call in (node for node in ast.walk(tree) if isinstance(node, ast.Call)):
+    for call, known in _calls(tree, {}):
         for reason, text in _pairs(call):
-            said = _text(text, shared)
+            said = _text(text, known)
             # What is filled in altogether says nothing here.
             if _REASON.fullmatch(reason) and re.search(r"\w \w", re.sub(f"{_OPEN}.*?{_CLOSE}", "", said)):
                 yield Message(reason, _cell(said))
+
+
+def _calls(scope: ast.AST, outer: dict[str, ast.expr]) -> Iterator[tuple[ast.Call, dict[str, ast.expr]]]:
+    """Yield every call below `scope`, with the texts that have a name there."""
+    inside = [*ast.iter_child_nodes(scope)]
+    own = []
+    while inside:
+        node = inside.pop()
+        own.append(node)
+        if not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            inside += ast.iter_child_nodes(node)
+    given = [
+        (target.id, node.value)
+        for node in own
+        if isinstance(node, ast.Assign)
+        for target in node.targets
+        if isinstance(target, ast.Name)
+    ]
+    # A name that is given twice may stand for either.
+    counts = collections.Counter(name for name, _ in given)
+    single = {name: value for name, value in given if isinstance(value, _HELD) and counts[name] == 1}
+    known = {name: value for name, value in outer.items() if name not in counts} | single
+    for node in own:
+        if isinstance(node, ast.Call):
+            yield node, known
+        elif isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            yield from _calls(node, known)
 
 
 def _pairs(call: ast.Call) -> Iterator[tuple[str, ast.expr]]:
@@ -85,7 +105,7 @@ def _pairs(call: ast.Call) -> Iterator[tuple[str, ast.expr]]:
     named = {keyword.arg: keyword.value for keyword in call.keywords}
     arguments = [*zip(call.args, call.args[1:], strict=False), (named.get("reason"), named.get("message"))]
     for reason, text in arguments:
-        if not isinstance(text, _HELD):
+        if not isinstance(text, _HELD | ast.Name):
             continue
         if isinstance(reason, ast.Constant) and isinstance(reason.value, str):
             yield reason.value, text
@@ -106,7 +126,7 @@ def _text(node: ast.expr, shared: dict[str, ast.expr]) -> str:
     if isinstance(node, ast.BinOp):
         return _text(node.left, shared) + _text(node.right, shared)
     if isinstance(node, ast.IfExp):
-        return f"{_text(node.body, shared)} / {_text(node.orelse, shared)}"
+        return " / ".join(filter(str.strip, (_text(node.body, shared), _text(node.orelse, shared))))
     if isinstance(node, ast.Name) and node.id in shared:
         return _text(shared[node.id], shared)
     if isinstance(node, ast.FormattedValue):
@@ -123,6 +143,14 @@ def _word(node: ast.expr) -> str:
     if isinstance(node, ast.Call) and node.args:
         return _word(node.args[0])
     return "…"
+
+
+def texts(source: str) -> Iterator[str]:
+    """Yield every text in the source of a module, with an ellipsis for what is filled in."""
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, _HELD):
+            text = re.sub(rf"{_OPEN}[^{_CLOSE}]*{_CLOSE}|%[-.\d]*[sdf]", "\u2026", _text(node, {}))
+            yield re.sub("\u2026( ?\u2026)+", "\u2026", text)
 
 
 def _cell(text: str) -> str:

@@ -86,7 +86,7 @@ def _rules(text: str) -> Iterator[tuple[str, ...]]:
     if not document or "rules" not in document:
         return
     where = document["metadata"].get("namespace")
-    role = f"`{document['metadata']['name']}` " + (f"in `{where}`" if where else "everywhere")
+    role = f"{document['kind']} `{document['metadata']['name']}`" + (f" in `{where}`" if where else "")
     _, _, body = text.partition("rules:\n")
     reasons = [re.sub(r"\s*# ?", " ", found).strip() for found in re.findall(r"((?:  #.*\n)*)  - apiGroups", body)]
     for rule, reason in zip(document["rules"], reasons, strict=True):

@@ -82,17 +82,19 @@ def run(**options: Any) -> None:
     sys.exit(asyncio.run(_run(chosen)))
 
 
+def _exit_at_once(lost: lease.LeaseLost) -> None:
+    """End the process: another replica may write from now on, so nothing here may run on, not even a clean-up."""
+    _log.error("Exiting at once: %s", lost)
+    logging.shutdown()
+    os._exit(1)
+
+
 async def _run(chosen: operator_settings.Settings) -> int:
     stop = asyncio.Event()
     runtime.install_signals(stop)
     _log.info("Started regcred %s as %s", regcred.__version__, chosen.identity)
     try:
-        await runtime.Operator(chosen).run(stop)
-    except lease.LeaseLost as error:
-        _log.error("Exiting at once: %s", error)
-        logging.shutdown()
-        # Another replica may write from now on: nothing here may run any further, not even a clean-up.
-        os._exit(1)
+        await runtime.Operator(chosen, on_lost=_exit_at_once).run(stop)
     except Exception:  # noqa: BLE001 - whatever it is, the process ends and says so
         _log.exception("Exiting")
         return 1

@@ -17,7 +17,7 @@ from typing import Protocol
 from regcred import reporting, telemetry
 from regcred.api import names
 from regcred.api import resource as api_resource
-from regcred.cluster import mirror, views
+from regcred.cluster import lease, mirror, views
 from regcred.credentials import keeper
 from regcred.distribution import contention, model, plan, selection, tally, workqueue, writer
 
@@ -85,6 +85,10 @@ class Engine:
         self._tallies: dict[str, tally.Tally] = {}
         self._pending: dict[str, set[str]] = {}
         self._contention = contention.Contention()
+        # Thousands of tenants have a resource each: one namespace must not cost a walk over all of them.
+        self._platform: set[str] = set()
+        self._tenants: dict[str, set[str]] = {}
+        self._live: frozenset[str] = frozenset()
         self._running = False
         self._guard: Callable[[], None] = lambda: None
 
@@ -106,6 +110,10 @@ class Engine:
         self.resources[resource.uid] = resource
         if before is not None and _same(before, resource):
             return
+        (self._platform if resource.cluster else self._tenants.setdefault(resource.namespace, set())).add(
+            resource.uid
+        )
+        self._live = self._live - {resource.uid} if resource.deleting else self._live | {resource.uid}
         if resource.deleting:
             self._logins.remove(resource.uid)
             self._contributions.pop(resource.uid, None)
@@ -122,6 +130,8 @@ class Engine:
         if resource is None:
             return
         _log.info("Deleted %s", resource.key)
+        (self._platform if resource.cluster else self._tenants[resource.namespace]).discard(uid)
+        self._live -= {uid}
         self._logins.remove(uid)
         self._contributions.pop(uid, None)
         affected = self._affected(resource)
@@ -199,6 +209,8 @@ class Engine:
 
     def _affected(self, resource: api_resource.Resource) -> set[str]:
         """Return the namespaces that a resource is for, or has something in."""
+        if not resource.cluster:
+            return {resource.namespace}
         now = {
             namespace.name
             for namespace in self._seen.namespaces
@@ -235,8 +247,8 @@ class Engine:
         self._running = True
         self._need()
         everywhere = {namespace.name for namespace in self._seen.namespaces}
-        for uid in self.resources:
-            self._pending[uid] = set(everywhere)
+        for uid, resource in self.resources.items():
+            self._pending[uid] = self._affected(resource)
         for namespace in sorted(everywhere):
             self.queue.add(namespace)
         try:
@@ -253,6 +265,13 @@ class Engine:
             namespace = await self.queue.get()
             try:
                 await self._reconcile(namespace)
+            except lease.LeaseLost:
+                raise
+            except Exception:  # noqa: BLE001 - logged, and tried again
+                # A defect that one namespace brings to light must not end the service of the others.
+                _log.exception("Failed unexpectedly in namespace %s", namespace)
+                telemetry.RECONCILE_PANICS.inc()
+                self.queue.retry(namespace)
             finally:
                 self.queue.done(namespace)
 
@@ -307,19 +326,23 @@ class Engine:
 
     def _desire(self, name: str) -> plan.Desired:
         namespace = self._seen.namespaces.get("", name)
-        live = {uid: resource for uid, resource in self.resources.items() if not resource.deleting}
+        near = {uid: self._contributions[uid] for uid in self._near(name) if uid in self._contributions}
         return plan.Desired(
             applying=[
-                self._contributions[uid]
-                for uid, resource in live.items()
+                contribution
+                for uid, contribution in near.items()
                 if namespace is not None
-                and not self._contributions[uid].frozen
-                and self._applies(resource, namespace)
+                and not contribution.frozen
+                and self._applies(self.resources[uid], namespace)
             ],
-            frozen={uid: self._contributions[uid] for uid in live if self._contributions[uid].frozen},
-            live=frozenset(live),
+            frozen={uid: contribution for uid, contribution in near.items() if contribution.frozen},
+            live=self._live,
             secret_names=self._secret_names(),
         )
+
+    def _near(self, namespace: str) -> list[str]:
+        """Return the UIDs of the resources that can be about a namespace."""
+        return [*self._platform, *self._tenants.get(namespace, ())]
 
     def _note(self, result: writer.Result) -> None:
         """Count what was done, and remember which entries were put into accounts."""
@@ -339,7 +362,7 @@ class Engine:
 
     def _record(self, namespace: str, planned: model.Plan, result: writer.Result) -> None:
         """Take in how the namespace stands now for each resource."""
-        for uid in list(self.resources):
+        for uid in self._near(namespace):
             outcome = planned.outcomes.get(uid)
             failure = result.failures.get(planned.secrets_of.get(uid, ""))
             if outcome is not None and failure is not None and outcome.state is not model.State.CONFLICT:

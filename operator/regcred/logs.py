@@ -1,7 +1,8 @@
 """Log lines of one stable shape, for people or as JSON, that cannot carry a secret by accident.
 
 The text of a foreign exception may quote a header or a body, so of an exception only its type and its frames are
-written.
+written, and of what a library says the first line, without the text of an exception in it.  What looks like a login
+is cut out of every line, should one get there in spite of all that.
 """
 
 from __future__ import annotations
@@ -9,9 +10,13 @@ from __future__ import annotations
 import datetime
 import json
 import logging
+import pathlib
+import re
+import sys
 import traceback
+from typing import TextIO
 
-#: SDKs that print requests or tokens at DEBUG; held at INFO whatever level is chosen.
+#: SDKs that print requests, answers or tokens below WARNING; held there whatever level is chosen.
 CHATTY = (
     "aiohttp",
     "asyncio",
@@ -19,11 +24,27 @@ CHATTY = (
     "boto3",
     "botocore",
     "google",
+    "kopf",
     "kubernetes",
     "msal",
     "requests",
     "urllib3",
 )
+
+
+#: Loggers whose texts are ours.
+_OURS = "regcred"
+_REDACTED = "[redacted]"
+#: What looks like a login: a token, an Authorization header, a docker config's `auth`, an access key.
+_LOGIN = re.compile(
+    r"eyJ[\w-]{8,}(?:\.[\w-]*){0,4}"
+    r"|(?<=bearer )\S{8,}|(?<=basic )[A-Za-z0-9+/=]{8,}"
+    r"|(?<=\"auth\": \")[^\"]+|(?<=\"auth\":\")[^\"]+|(?<=\"password\": \")[^\"]+|(?<=\"password\":\")[^\"]+"
+    r"|\bA[KS]IA[A-Z0-9]{16}\b|\bya29\.[\w-]+",
+    re.IGNORECASE,
+)
+#: An exception with its text, as `repr` writes it.
+_EXCEPTION = re.compile(r"\b([A-Za-z_.]+)\((['\"]|<|b['\"]).*")
 
 
 def setup(level: str, form: str) -> None:
@@ -33,23 +54,44 @@ def setup(level: str, form: str) -> None:
         level: DEBUG, INFO, WARNING or ERROR.
         form: json or text.
     """
-    handler = logging.StreamHandler()
+    handler = Handler()
     handler.setFormatter(Json() if form == "json" else Text())
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(level)
     for name in CHATTY:
-        logging.getLogger(name).setLevel(max(logging.INFO, root.level))
-    # kopf tells of every event of every object at DEBUG, and of routine at INFO.
-    logging.getLogger("kopf").setLevel(max(logging.WARNING, root.level))
+        logging.getLogger(name).setLevel(max(logging.WARNING, root.level))
+
+
+class Handler(logging.StreamHandler[TextIO]):
+    """Writes to standard error; of a line that cannot be made only where it comes from is told."""
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - the name in logging
+        """Tell that a line is missing.  The usual way shows its arguments."""
+        error = sys.exc_info()[0]
+        name = error.__name__ if error is not None else "unknown"
+        sys.stderr.write(f"A line of {record.name}:{record.lineno} could not be logged ({name})\n")
+
+
+def _message(record: logging.LogRecord) -> str:
+    text = record.getMessage()
+    if record.name.partition(".")[0] != _OURS:
+        # Libraries put exceptions into their texts, and those quote what was sent or answered.
+        text = _EXCEPTION.sub(r"\1(...)", text.partition("\n")[0])
+    return _LOGIN.sub(_REDACTED, text)
 
 
 def _frames(record: logging.LogRecord) -> str:
-    if not record.exc_info or record.exc_info[0] is None:
+    if not record.exc_info or record.exc_info[1] is None:
         return ""
-    frames = traceback.extract_tb(record.exc_info[2])
-    where = " > ".join(f"{frame.name}:{frame.lineno}" for frame in frames[-6:])
-    return f"{record.exc_info[0].__name__} at {where}"
+    error = record.exc_info[1]
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    frames = traceback.extract_tb(error.__traceback__)
+    where = " > ".join(
+        f"{pathlib.PurePath(frame.filename).stem}.{frame.name}:{frame.lineno}" for frame in frames[-6:]
+    )
+    return f"{type(error).__name__} at {where}"
 
 
 class Json(logging.Formatter):
@@ -61,7 +103,7 @@ class Json(logging.Formatter):
             "ts": datetime.datetime.fromtimestamp(record.created, datetime.UTC).isoformat(timespec="milliseconds"),
             "level": record.levelname.lower(),
             "logger": record.name,
-            "msg": record.getMessage(),
+            "msg": _message(record),
         }
         if frames := _frames(record):
             line["error"] = frames
@@ -75,4 +117,6 @@ class Text(logging.Formatter):
         """Return the line."""
         at = datetime.datetime.fromtimestamp(record.created, datetime.UTC).strftime("%H:%M:%S.%f")[:-3]
         frames = _frames(record)
-        return f"{at} {record.levelname:<7} {record.getMessage()}" + (f" ({frames})" if frames else "")
+        # One line each, whatever is in it.
+        message = _message(record).replace("\r", " ").replace("\n", " ")
+        return f"{at} {record.levelname:<7} {message}" + (f" ({frames})" if frames else "")

@@ -9,12 +9,15 @@ from __future__ import annotations
 
 import dataclasses
 import datetime
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import pydantic
+
 from regcred.api import conditions, problems, status
 from regcred.api import resource as api_resource
-from regcred.api.conditions import Reason
+from regcred.api.conditions import Reason, RegistryReason
 from regcred.cluster import events
 from regcred.credentials import keeper
 from regcred.distribution import tally
@@ -52,7 +55,7 @@ class _Verdict:
 def build(facts: Facts, now: datetime.datetime) -> dict[str, Any]:
     """Return the whole status of a resource as decoded JSON."""
     resource = facts.resource
-    conditions_ = list(resource.status.get("conditions") or ())
+    conditions_ = _standing(resource.status)
 
     def put(type_: str, verdict: _Verdict) -> None:
         nonlocal conditions_
@@ -60,8 +63,8 @@ def build(facts: Facts, now: datetime.datetime) -> dict[str, Any]:
             conditions_,
             type_,
             verdict.status,
-            verdict.reason,
-            verdict.message,
+            _word(verdict.reason),
+            _text(verdict.message),
             generation=resource.generation,
             now=now,
         )
@@ -79,8 +82,8 @@ def build(facts: Facts, now: datetime.datetime) -> dict[str, Any]:
             conditions_ = conditions.remove_condition(conditions_, conditions.VERIFIED)
         else:
             put(conditions.VERIFIED, verified)
-        parts = [part for part in (distributed, verified, fetched) if part is not None]
-        stalled = next((part for part in (fetched, verified, distributed) if part and part.stalled), None)
+        parts = [part for part in (fetched, verified, distributed) if part is not None]
+        stalled = next((part for part in parts if part.stalled), None)
         working = _working(facts) if stalled is None and not resource.spec.suspend else None
         put(conditions.STALLED, _Verdict("True", stalled.reason, stalled.message) if stalled else _OFF)
         put(conditions.RECONCILING, working or _OFF)
@@ -89,6 +92,9 @@ def build(facts: Facts, now: datetime.datetime) -> dict[str, Any]:
 
 
 _OFF = _Verdict("False", "Off", "")
+#: Failures of a namespace that do not go by themselves.
+_GRAVE = ("Forbidden", "Invalid", "TooLarge")
+_REASON = re.compile(r"[A-Za-z]([A-Za-z0-9_,:]{0,254}[A-Za-z0-9_])?")
 
 
 def _ready(
@@ -102,17 +108,20 @@ def _ready(
     if stalled is not None:
         return dataclasses.replace(stalled, status="False")
     if spec is not None and spec.suspend:
-        ended = [row for row in facts.rows if row.expires_at is not None and row.expires_at <= now]
-        if ended:
-            return _Verdict("False", Reason.SUSPENDED, f"suspended, and the login of {ended[0].server} has ended")
+        missing = [row for row in facts.rows if not row.usable or _ended(row, now)]
+        if missing:
+            return _Verdict("False", Reason.SUSPENDED, f"suspended, and no login of {missing[0].server} lives")
         return _Verdict("True", Reason.SUSPENDED, "suspended: what is there stays, and nothing is renewed")
     if working is not None:
         return _Verdict("False", Reason.PROGRESSING, working.message)
-    unusable = [row for row in facts.rows if not row.usable]
-    for part in parts:
+    if all(row.usable for row in facts.rows):
         # A renewal that fails, or cannot be proven, while the last good login lives does not stop any pod.
-        if part.status != "True" and not (part in parts[1:] and not unusable):
-            return dataclasses.replace(part, status="False")
+        parts = parts[-1:]
+    wrong = [part for part in parts if part.status != "True"]
+    if wrong:
+        # What is known to be wrong says more than what is only awaited because of it.
+        told = next((part for part in wrong if part.status == "False"), wrong[0])
+        return dataclasses.replace(told, status="False")
     count = facts.count
     registries = _plural(len(facts.rows), "registry", "registries")
     if not facts.resource.cluster:
@@ -139,6 +148,9 @@ def _working(facts: Facts) -> _Verdict | None:
 
 
 def _fetched(facts: Facts) -> _Verdict:
+    if facts.resource.spec is not None and facts.resource.spec.suspend:
+        had = all(row.usable for row in facts.rows)
+        return _Verdict("True" if had else "Unknown", Reason.SUSPENDED, "suspended: nothing is fetched")
     bad = [row for row in facts.rows if not row.settled and not row.pending]
     if bad:
         worst = min(bad, key=lambda row: (not row.stalled, row.usable))
@@ -177,22 +189,36 @@ def _distributed(facts: Facts) -> _Verdict:
     count = facts.count
     if facts.blocked:
         return _Verdict("False", "Forbidden", facts.blocked, stalled=True)
-    first = count.failures[0] if count.failures else None
-    if first is not None:
-        where = f"{first.namespace}: {first.message}" if facts.resource.cluster else first.message
-        total = f" of {count.matched} namespaces: " if facts.resource.cluster else ""
-        if count.conflicted:
-            numbers = f"{count.conflicted}{total}" if total else ""
-            return _Verdict("False", Reason.CONFLICT, numbers + where, stalled=True)
-        if count.failed:
-            numbers = f"{count.failed}{total}" if total else ""
-            return _Verdict("False", Reason.NAMESPACES_FAILED, numbers + where)
-        return _Verdict("False", Reason.CONTENDED, where, stalled=True)
+    if count.conflicted:
+        return _trouble(facts, count.conflicted, Reason.CONFLICT, [Reason.CONFLICT])
+    grave = next((failure.reason for failure in count.failures if failure.reason in _GRAVE), None)
+    if count.failed and grave is not None:
+        return _trouble(facts, count.failed, grave, [grave])
+    if count.failed:
+        others = [
+            failure.reason
+            for failure in count.failures
+            if failure.reason not in (Reason.CONFLICT, Reason.CONTENDED)
+        ]
+        return _trouble(facts, count.failed, Reason.NAMESPACES_FAILED, others)
+    if count.contended:
+        return _trouble(facts, 0, Reason.CONTENDED, [Reason.CONTENDED])
     if count.waiting or facts.pending:
         return _Verdict("Unknown", Reason.PROGRESSING, "some namespaces wait for their first login")
     if not count.matched:
         return _Verdict("True", Reason.NO_NAMESPACES, "no namespace is selected")
     return _Verdict("True", Reason.SUCCEEDED, f"{_plural(count.synced, 'namespace', 'namespaces')} served")
+
+
+def _trouble(facts: Facts, number: int, reason: str, listed: Sequence[str]) -> _Verdict:
+    """Return what is wrong in some namespaces, with the first of those that failed for a reason of `listed`."""
+    example = next((failure for failure in facts.count.failures if failure.reason in listed), None)
+    message = example.message if example is not None else "see status.failures"
+    if facts.resource.cluster:
+        where = f"{example.namespace}: " if example is not None else ""
+        total = f"{number} of {_plural(facts.count.matched, 'namespace', 'namespaces')}: " if number else ""
+        message = total + where + message
+    return _Verdict("False", reason, message, stalled=reason != Reason.NAMESPACES_FAILED)
 
 
 def _model(facts: Facts, conditions_: Sequence[Mapping[str, Any]]) -> status.Status:
@@ -244,13 +270,13 @@ def _registry(row: keeper.Row, count: tally.Count) -> status.RegistryStatus:
         message = f"{winner} serves this server in {_plural(where, 'namespace', 'namespaces')}, such as {example}"
     return status.RegistryStatus(
         server=row.server,
-        provider=row.provider or None,
-        identity=row.identity or None,
+        provider=_text(row.provider) or None,
+        identity=_text(row.identity) or None,
         issued_at=row.issued_at,
         expires_at=row.expires_at,
         next_refresh_at=row.next_at,
-        reason=reason,
-        message=message or None,
+        reason=_word(reason),
+        message=_text(message) or None,
     )
 
 
@@ -262,15 +288,50 @@ def transitions(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[eve
         found.append(events.Event(False, "Ready", now["message"]))
     elif now["status"] != "True" and now["reason"] != Reason.PROGRESSING and was.get("reason") != now["reason"]:
         found.append(events.Event(True, now["reason"], now["message"]))
-    rows = {row["server"]: row for row in before.get("registries") or ()}
+    listed = before.get("registries")
+    rows = {
+        row.get("server"): row.get("reason")
+        for row in (listed if isinstance(listed, list) else ())
+        if isinstance(row, Mapping)
+    }
     for row in after.get("registries") or ():
-        earlier = rows.get(row["server"], {}).get("reason")
-        if row["reason"] == earlier or row["reason"] in ("Issued", "Verified", "Progressing"):
+        if row["reason"] == rows.get(row["server"]) or row["reason"] in _QUIET:
             continue
         told = f"{row['server']}: {row.get('message') or row['reason']}"
         if not any(event.reason == row["reason"] for event in found):
-            found.append(events.Event(row["reason"] != "Shadowed", row["reason"], told))
+            found.append(events.Event(row["reason"] not in _HARMLESS, row["reason"], told))
     return found
+
+
+#: States of a registry that nobody needs to be told of, and those that are no trouble.
+_QUIET = (RegistryReason.ISSUED, RegistryReason.VERIFIED, RegistryReason.PROGRESSING, "Suspended")
+_HARMLESS = (RegistryReason.SHADOWED,)
+
+
+def _standing(document: Mapping[str, Any]) -> list[conditions.Condition]:
+    """Return the conditions of a status as it stands, without those that could not be written again."""
+    found: list[conditions.Condition] = []
+    listed = document.get("conditions")
+    for condition in listed if isinstance(listed, list | tuple) else ():
+        try:
+            found.append(status.Condition.model_validate(condition).model_dump(mode="json", by_alias=True))
+        except pydantic.ValidationError:
+            continue
+    return found
+
+
+def _word(reason: str) -> str:
+    """Return a reason if it is one word as conditions have it; a third party's provider may give any text."""
+    return reason if _REASON.fullmatch(reason) else RegistryReason.PROVIDER_BROKEN
+
+
+def _text(message: str) -> str:
+    """Return a text that can be sent: a provider's may hold halves of characters."""
+    return message.encode("utf-8", "replace").decode("utf-8")
+
+
+def _ended(row: keeper.Row, now: datetime.datetime) -> bool:
+    return row.expires_at is not None and row.expires_at <= now
 
 
 def _ready_of(document: Mapping[str, Any]) -> Mapping[str, str]:

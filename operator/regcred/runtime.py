@@ -13,7 +13,6 @@ import time
 from collections.abc import Callable, Coroutine
 from typing import Any
 
-import aiohttp
 import kopf
 
 from regcred import dockerconfig, engine, handlers, settings, statuses, telemetry
@@ -41,10 +40,18 @@ class Operator:
     Args:
         chosen: the settings.
         providers: the providers, in place of the installed ones.
+        on_lost: called the moment the Lease is lost, before anything is unwound.
     """
 
-    def __init__(self, chosen: settings.Settings, *, providers: plugins.Providers | None = None) -> None:
+    def __init__(
+        self,
+        chosen: settings.Settings,
+        *,
+        providers: plugins.Providers | None = None,
+        on_lost: Callable[[lease.LeaseLost], None] | None = None,
+    ) -> None:
         self._settings = chosen
+        self._on_lost = on_lost or (lambda _: None)
         self._providers = providers or plugins.Providers()
         self._leading = False
         self._engine: engine.Engine | None = None
@@ -93,13 +100,15 @@ class Operator:
                     await work
                 else:
                     await self._work(client, access, stop, guard)
-            except lease.LeaseLost:
+            except lease.LeaseLost as lost:
+                self._on_lost(lost)
                 raise
             except BaseExceptionGroup as group:
-                lost = group.subgroup(lease.LeaseLost)
-                if lost is not None:
-                    raise lease.LeaseLost("the Lease was lost") from None
-                raise
+                if group.subgroup(lease.LeaseLost) is None:
+                    raise
+                found = lease.LeaseLost("the Lease was lost")
+                self._on_lost(found)
+                raise found from None
             else:
                 await elected.release()
             finally:
@@ -112,8 +121,6 @@ class Operator:
         """Do what a leader does, until `stop` is set."""
         chosen = self._settings
         async with contextlib.AsyncExitStack() as stack:
-            session = aiohttp.ClientSession(trust_env=True, cookie_jar=aiohttp.DummyCookieJar())
-            stack.push_async_callback(session.close)
             recorder = events.Recorder(client, chosen.identity)
             seen = mirror.Mirror(lambda namespace, urgent: built.touch(namespace, urgent))
             logins = keeper.Keeper(
@@ -127,7 +134,7 @@ class Operator:
                     ),
                 ),
                 cache.Cache(client, chosen.namespace),
-                _prover(session),
+                _prove,
                 lambda uids: built.published(uids),
             )
             watched = watches.Watches(
@@ -325,20 +332,19 @@ async def _list(client: api.Client, plural: str) -> list[resource.Resource]:
     return found
 
 
-def _prover(session: aiohttp.ClientSession) -> keeper.Verify:
-    async def prove(entry: asks.Entry, login: dockerconfig.Login) -> verification.Verdict:
-        assert entry.spec is not None  # noqa: S101 - only a declared entry asks for proof
-        assert entry.spec.verify is not None  # noqa: S101
-        asked = entry.spec.verify
-        return await verification.verify(
-            session,
-            entry.servers[0],
-            asked.repository,
-            asked.reference,
-            login,
-            ca_bundle=entry.spec.tls.ca_bundle if entry.spec.tls else "",
-            timeout=float(asked.timeout_seconds),
-            tenant=entry.ask is not None and entry.ask.tenant,
-        )
-
-    return prove
+async def _prove(entry: asks.Entry, login: dockerconfig.Login) -> verification.Verdict:
+    """Prove a login by the registry's own handshake, as its entry asks for it."""
+    assert entry.spec is not None  # noqa: S101 - only a declared entry asks for proof
+    assert entry.spec.verify is not None  # noqa: S101
+    asked = entry.spec.verify
+    # A session of its own each time: proofs are rare, and no connection is shared between tenants.
+    return await verification.verify(
+        None,
+        entry.servers[0],
+        asked.repository,
+        asked.reference,
+        login,
+        ca_bundle=entry.spec.tls.ca_bundle if entry.spec.tls else "",
+        timeout=float(asked.timeout_seconds),
+        tenant=entry.ask is not None and entry.ask.tenant,
+    )

@@ -13,7 +13,7 @@ from regcred import reporting
 from regcred.api import names
 from regcred.api import resource as api_resource
 from regcred.cluster import client as api
-from regcred.cluster import errors, events
+from regcred.cluster import errors, events, lease
 
 _log = logging.getLogger(__name__)
 
@@ -64,7 +64,13 @@ class StatusWriter:
             now = time.monotonic()
             for uid in [uid for uid, due in self._due.items() if due <= now]:
                 del self._due[uid]
-                await self._look(uid, guard)
+                try:
+                    await self._look(uid, guard)
+                except lease.LeaseLost:
+                    raise
+                except Exception:  # noqa: BLE001 - logged, and tried again
+                    _log.exception("Could not report on the resource %s", uid)
+                    self._due[uid] = time.monotonic() + _HOLD
             self._wake.clear()
             pause = min((due - time.monotonic() for due in self._due.values()), default=None)
             try:

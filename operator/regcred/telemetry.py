@@ -35,6 +35,9 @@ RECONCILE_SECONDS = prometheus_client.Histogram(
     registry=REGISTRY,
     buckets=(0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 10),
 )
+RECONCILE_PANICS = prometheus_client.Counter(
+    "regcred_reconcile_panics", "Namespaces whose reconciliation failed by a defect.", registry=REGISTRY
+)
 QUEUE_DEPTH = prometheus_client.Gauge("regcred_queue_depth", "Namespaces that wait for work.", registry=REGISTRY)
 WATCH_AGE = prometheus_client.Gauge(
     "regcred_watch_last_event_age_seconds", "Seconds since the quietest watch was heard of.", registry=REGISTRY

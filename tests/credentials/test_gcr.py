@@ -15,9 +15,7 @@ from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from tests.credentials import gcr_support as support
 import pytest
-from tests.credentials.gcr_support import AUDIENCE, GKE, GKE_MEMBER, MEMBER, OTHER, POOL, PULLER, OneNamespace, ask
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -28,6 +26,8 @@ from dev.cluster import Cluster
 from regcred.cluster import client
 from regcred.credentials import federation, provider, schedule
 from regcred.credentials.providers.gcr import GcrProvider
+from tests.credentials import gcr_support as support
+from tests.credentials.gcr_support import AUDIENCE, GKE, GKE_MEMBER, MEMBER, OTHER, POOL, PULLER, OneNamespace, ask
 
 SERVED = [
     "gcr.io",

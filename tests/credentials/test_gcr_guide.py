@@ -9,16 +9,16 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
-from tests.credentials import gcr_support as support
 import pytest
 import yaml
-from tests.credentials.gcr_support import AUDIENCE, OTHER, PULLER, OneNamespace, ask
 
 from dev.clouds.google import GoogleCloud
 from dev.clouds.google_faults import FAULTS, IAM, METADATA, OAUTH, STS
 from regcred.api import spec
 from regcred.credentials import provider
 from regcred.credentials.providers.gcr import GcrProvider
+from tests.credentials import gcr_support as support
+from tests.credentials.gcr_support import AUDIENCE, OTHER, PULLER, OneNamespace, ask
 
 GUIDE = (Path(__file__).parents[2] / "docs" / "how-to" / "google.md").read_text()
 RESOURCES = [yaml.safe_load(block) for block in re.findall(r"```yaml\n(.*?)```", GUIDE, re.DOTALL)]

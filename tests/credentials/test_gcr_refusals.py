@@ -15,12 +15,10 @@ from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from tests.credentials import gcr_support as support
 import pytest
 from aiohttp import web
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
-from tests.credentials.gcr_support import AUDIENCE, MEMBER, OTHER, PULLER, OneNamespace, ask
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -31,6 +29,8 @@ from dev.clouds.local import Fault, LocalServer
 from regcred.credentials import exchange, provider
 from regcred.credentials.providers import gcr_keys, gcr_transport, gcr_verdicts
 from regcred.credentials.providers.gcr import GcrProvider
+from tests.credentials import gcr_support as support
+from tests.credentials.gcr_support import AUDIENCE, MEMBER, OTHER, PULLER, OneNamespace, ask
 
 Expected = tuple[type[provider.ProviderError], str, str]
 

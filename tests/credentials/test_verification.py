@@ -3,13 +3,13 @@
 import asyncio
 
 import aiohttp
-from tests.credentials import fake_registry
 import pytest
-from tests.credentials.fake_registry import BASIC, OK, TOKEN, FakeRegistry, Reply, bearer
 
 from regcred import dockerconfig
 from regcred.credentials import guard, verification
 from regcred.credentials.verification import Outcome
+from tests.credentials import fake_registry
+from tests.credentials.fake_registry import BASIC, OK, TOKEN, FakeRegistry, Reply, bearer
 
 PASSWORD = "hunter2-very-secret"
 LOGIN = dockerconfig.Login("alice", PASSWORD)

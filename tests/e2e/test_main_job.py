@@ -5,13 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 
 from dev.registry import Registry
+from dev.waiting import eventually
 from tests.e2e.conftest import Entry, World, write_bytes
 
 
 async def test_synced_bytes_pull_from_the_private_registry(
     world: World, registry: Registry, entry: Entry, tmp_path: Path
 ) -> None:
-    """skopeo reads the private image with exactly the bytes of a synced Secret in three namespaces, and not without."""
+    """Skopeo reads the private image with exactly the bytes of a synced Secret in three namespaces, and not without."""
     namespaces = await world.namespaces("a", "b", "c")
     await world.declare(entry(await world.login("alice", "s3cret")))
     await world.ready()
@@ -63,8 +64,6 @@ async def test_namespace_born_later_is_served(world: World, entry: Entry) -> Non
 
     async def listed() -> bool:
         return await world.pull_secrets(late, "build-1") == ["regcred"]
-
-    from dev.waiting import eventually
 
     await eventually(listed, "the new account to list the Secret")
 

@@ -133,7 +133,7 @@ def test_nothing_but_what_is_copied_reaches_the_build() -> None:
 def shim(folder: Path, python: Path) -> None:
     """Put a `pip` into the folder that passes installations on to uv where there is one: minutes become seconds."""
     folder.mkdir(parents=True)
-    uv = shutil.which("uv", path=f"{sysconfig.get_path('scripts')}:{os.environ['PATH']}")
+    uv = shutil.which("uv", path=os.pathsep.join((str(ROOT / ".tool/bin"), os.environ["PATH"])))
     script = f'exec {python} -m pip "$@"'
     if uv is not None:
         script = f"""

@@ -1,29 +1,24 @@
 """A thin client for the Kubernetes API on one limited aiohttp session.
 
-The `kubernetes` package says where the server is and how to log in (kubeconfig, exec plugins, in-cluster token);
-requests are plain dicts.  The typed classes of that package cost a third of the speed and 100 MB for nothing
-regcred needs.  Watches have a pool of their own, so that they never take a connection from a write.
+Requests are plain dicts: the typed classes of the `kubernetes` package cost a third of the speed and 100 MB for
+nothing regcred needs.  Watches have a pool of their own, so that they never take a connection from a write.
 """
 
 from __future__ import annotations
 
 import asyncio
 import json
-import logging
-import os
-import pathlib
 import random
-import ssl
-import time
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from typing import Any, NamedTuple
 
 import aiohttp
-import kubernetes.client
-import kubernetes.config
 
 import regcred
 from regcred.cluster import errors
+from regcred.cluster.access import Login, login
+
+__all__ = ["APPLY", "JSON", "MERGE", "METADATA", "METADATA_LIST", "Client", "Login", "WatchEvent", "login"]
 
 APPLY = "application/apply-patch+yaml"
 MERGE = "application/merge-patch+json"
@@ -35,8 +30,8 @@ METADATA_LIST = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v
 
 PAGE = 500
 _TRIES = 4
-_HEADER_LIFE = 30.0  # seconds a bearer token is used before the source is asked again
-_log = logging.getLogger(__name__)
+#: Seconds that a server may make one request wait.
+_LONGEST = 30.0
 
 
 class WatchEvent(NamedTuple):
@@ -44,77 +39,6 @@ class WatchEvent(NamedTuple):
 
     type: str
     object: dict[str, Any]
-
-
-class Login:
-    """Reads the bearer token and the certificates of a `kubernetes` configuration, as often as they change.
-
-    The configuration's own hook re-reads the in-cluster token file or runs the exec plugin when due; both block,
-    so they run in a thread, at most every 30 seconds.
-    """
-
-    def __init__(self, configuration: kubernetes.client.Configuration) -> None:
-        self.configuration = configuration
-        self.server: str = configuration.host.rstrip("/")
-        self.proxy: str | None = configuration.proxy
-        self.ssl = self._context()
-        self._header: dict[str, str] = {}
-        self._read_at = float("-inf")
-        self._ca_mtime = self._mtime()
-        self._lock = asyncio.Lock()
-
-    def _mtime(self) -> float:
-        path = self.configuration.ssl_ca_cert
-        return pathlib.Path(path).stat().st_mtime if path and pathlib.Path(path).exists() else 0.0
-
-    def _context(self) -> ssl.SSLContext | bool:
-        if not self.server.startswith("https:"):
-            return False
-        context = ssl.create_default_context(cafile=self.configuration.ssl_ca_cert or None)
-        if self.configuration.cert_file:
-            context.load_cert_chain(self.configuration.cert_file, self.configuration.key_file)
-        if not self.configuration.verify_ssl:
-            context.check_hostname = False
-            context.verify_mode = ssl.CERT_NONE
-        return context
-
-    async def headers(self, *, fresh: bool = False) -> dict[str, str]:
-        """Return the Authorization header; `fresh` after the server refused the last one."""
-        if not fresh and time.monotonic() - self._read_at < _HEADER_LIFE:
-            return self._header
-        async with self._lock:
-            if fresh or time.monotonic() - self._read_at >= _HEADER_LIFE:
-                self._header = await asyncio.to_thread(self._read)
-                self._read_at = time.monotonic()
-        return self._header
-
-    def _read(self) -> dict[str, str]:
-        # A rotated CA is added to the live context: new connections trust it, old ones stay open.
-        if isinstance(self.ssl, ssl.SSLContext) and (mtime := self._mtime()) != self._ca_mtime:
-            self.ssl.load_verify_locations(self.configuration.ssl_ca_cert)
-            self._ca_mtime = mtime
-        token = self.configuration.get_api_key_with_prefix("BearerToken", alias="authorization")
-        return {"Authorization": token} if token else {}
-
-
-def login(kubeconfig: str | None = None, context: str | None = None) -> Login:
-    """Return how to reach the cluster: the given kubeconfig, else in-cluster, else the user's own.
-
-    Args:
-        kubeconfig: path, or None for the default order.
-        context: the context in that kubeconfig, or None for its current one.
-
-    Raises:
-        kubernetes.config.ConfigException: there is no usable configuration.
-    """
-    configuration = kubernetes.client.Configuration()
-    if kubeconfig is None and context is None and "KUBERNETES_SERVICE_HOST" in os.environ:
-        kubernetes.config.load_incluster_config(client_configuration=configuration)
-    else:
-        kubernetes.config.load_kube_config(
-            config_file=kubeconfig, context=context, client_configuration=configuration
-        )
-    return Login(configuration)
 
 
 class Client:
@@ -128,7 +52,8 @@ class Client:
 
     def __init__(self, access: Login, *, connections: int = 32, timeout: float = 30.0) -> None:
         self.access = access
-        self._timeout = aiohttp.ClientTimeout(total=timeout, connect=10.0)
+        # Waiting for one of the connections counts towards the whole, and not as a server that does not answer.
+        self._timeout = aiohttp.ClientTimeout(total=timeout, sock_connect=10.0)
         headers = {"User-Agent": f"regcred/{regcred.__version__}"}
         self._session = aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(limit=connections, ssl=access.ssl, keepalive_timeout=60),
@@ -156,11 +81,13 @@ class Client:
         content_type: str = JSON,
         accept: str = JSON,
         tries: int = _TRIES,
+        urgent: bool = False,
     ) -> Any:
         """Send one request and return the decoded answer.
 
         Answers of 429 and 5xx and lost connections are tried again with jitter, as long as the server asks to.
-        Callers guard their writes with uid and resourceVersion, so a repeated write is safe.
+        Callers guard their writes with uid and resourceVersion, so a repeated write is safe.  A refused token is
+        read anew, and the request sent once more.
 
         Args:
             method: the HTTP verb.
@@ -169,54 +96,71 @@ class Client:
             body: a JSON-like document, or bytes already encoded.
             content_type: the media type of the body.
             accept: the media type wanted.
-            tries: how often at the most.
+            tries: how often at the most, a refused token apart.
+            urgent: do not wait for a connection while others are busy, as the Lease must not.
 
         Raises:
             errors.ApiError: its subclass says what to do.
         """
         data = body if isinstance(body, bytes | None) else json.dumps(body, separators=(",", ":")).encode()
-        fresh = False
-        for attempt in range(1, tries + 1):
-            headers = {"Accept": accept, **await self.access.headers(fresh=fresh)}
-            if data is not None:
-                headers["Content-Type"] = content_type
-            error: errors.ApiError
+        headers = {"Accept": accept} | ({"Content-Type": content_type} if data is not None else {})
+        attempt, refused = 1, False
+        while True:
             try:
-                async with self._session.request(
-                    method,
-                    self.access.server + path,
-                    params=params,
-                    data=data,
-                    headers=headers,
-                    timeout=self._timeout,
-                    proxy=self.access.proxy,
-                ) as response:
-                    content = await response.read()
-                    if response.status < 400:
-                        return json.loads(content) if content else None
-                    error = errors.from_response(response.status, content, response.headers)
-            except errors.CONNECTION_ERRORS as failure:
-                error = errors.from_connection(failure)
-            except ValueError:
-                error = errors.Unavailable(0, "the API server's answer was not JSON")
-            if error.status == 401 and not fresh:
-                fresh = True
-                continue
-            if attempt == tries or not isinstance(error, errors.Unavailable):
-                raise error
-            # The first lost connection is most often a stale keep-alive: try again at once.
-            pause = 0.0 if error.status == 0 and attempt == 1 else 0.2 * 2**attempt * random.random()
-            await asyncio.sleep(min(error.retry_after or pause, 30.0))
-        raise AssertionError("unreachable")  # pragma: no cover
+                return await self._send(method, path, params, data, headers, urgent=urgent, fresh=refused)
+            except errors.ApiError as error:
+                if error.status == 401 and not refused:
+                    refused = True
+                    continue
+                if attempt == tries or not isinstance(error, errors.Unavailable):
+                    raise
+                # The first lost connection is most often a stale keep-alive: try again at once.
+                pause = 0.0 if error.status == 0 and attempt == 1 else 0.2 * 2**attempt * random.random()
+                if error.retry_after:
+                    pause = min(error.retry_after, _LONGEST) * random.uniform(1.0, 1.25)
+            attempt += 1
+            await asyncio.sleep(pause)
+
+    async def _send(
+        self,
+        method: str,
+        path: str,
+        params: Mapping[str, str] | None,
+        data: bytes | None,
+        headers: dict[str, str],
+        *,
+        urgent: bool,
+        fresh: bool,
+    ) -> Any:
+        authorization = await self.access.headers(fresh=fresh)
+        try:
+            async with (self._watches if urgent else self._session).request(
+                method,
+                self.access.server + path,
+                params=params,
+                data=data,
+                headers=headers | authorization,
+                timeout=self._timeout,
+                proxy=self.access.proxy,
+                # The API server sends nobody elsewhere, and our login goes nowhere else.
+                allow_redirects=False,
+            ) as response:
+                content = await response.read()
+                if response.status < 300:
+                    return json.loads(content) if content else None
+                raise errors.from_response(response.status, content, response.headers)
+        except errors.CONNECTION_ERRORS as failure:
+            raise errors.from_connection(failure) from None
+        except (ValueError, RecursionError):
+            raise errors.Unavailable(0, "the API server's answer was not JSON") from None
 
     async def get(self, path: str, *, accept: str = JSON) -> dict[str, Any]:
         """Return the object at `path`."""
-        answer: dict[str, Any] = await self.request("GET", path, accept=accept)
-        return answer
+        return _object(await self.request("GET", path, accept=accept))
 
     async def pages(
         self, path: str, *, params: Mapping[str, str] | None = None, metadata: bool = False
-    ) -> AsyncIterator[tuple[list[dict[str, Any]], str]]:
+    ) -> AsyncGenerator[tuple[list[dict[str, Any]], str], None]:
         """List in pages of 500: the items of each page, and the list's resource version.
 
         Raises:
@@ -226,10 +170,12 @@ class Client:
         accept = METADATA_LIST if metadata else JSON
         while True:
             query = {**(params or {}), "limit": str(PAGE), **({"continue": token} if token else {})}
-            answer = await self.request("GET", path, params=query, accept=accept)
-            meta = answer.get("metadata") or {}
+            answer = _object(await self.request("GET", path, params=query, accept=accept))
+            meta, items = answer["metadata"], answer.get("items") or []
+            if not isinstance(items, list) or not meta.get("resourceVersion"):
+                raise errors.Unavailable(0, "the API server's answer was not a list")
             token = meta.get("continue") or ""
-            yield answer.get("items") or [], str(meta.get("resourceVersion") or "")
+            yield items, str(meta["resourceVersion"])
             if not token:
                 return
 
@@ -241,8 +187,8 @@ class Client:
         params: Mapping[str, str] | None = None,
         metadata: bool = False,
         lifetime: float = 300.0,
-        silence: float = 75.0,
-    ) -> AsyncIterator[WatchEvent]:
+        silence: float = 90.0,
+    ) -> AsyncGenerator[WatchEvent, None]:
         """Watch from `resource_version` until the server ends the stream.
 
         Args:
@@ -251,7 +197,8 @@ class Client:
             params: selectors.
             metadata: ask for the metadata of the objects only.
             lifetime: seconds after which the server is asked to end the stream.
-            silence: seconds without a byte after which the stream counts as dead; bookmarks come every minute.
+            silence: seconds without a byte after which the stream counts as dead; bookmarks come once in a minute, or
+                in a minute and a quarter.  Source: kubernetes `storage/cacher`.
 
         Raises:
             errors.Gone: `resource_version` is too old.
@@ -264,30 +211,67 @@ class Client:
             "resourceVersion": resource_version,
             "timeoutSeconds": str(int(lifetime)),
         }
-        headers = {"Accept": METADATA if metadata else JSON, **await self.access.headers()}
-        try:
-            async with self._watches.get(
-                self.access.server + path,
-                params=query,
-                headers=headers,
-                timeout=aiohttp.ClientTimeout(total=None, connect=10.0, sock_read=silence),
-                proxy=self.access.proxy,
-            ) as response:
-                if response.status >= 400:
-                    if response.status == 401:
-                        await self.access.headers(fresh=True)
-                    raise errors.from_response(response.status, await response.read(), response.headers)
-                buffer = bytearray()
-                async for chunk in response.content.iter_any():
-                    buffer += chunk
-                    while (end := buffer.find(b"\n")) >= 0:
-                        line = bytes(buffer[:end])
-                        del buffer[: end + 1]
-                        event = json.loads(line)
-                        if event["type"] == "ERROR":
-                            raise errors.from_status(event.get("object") or {})
-                        yield WatchEvent(event["type"], event["object"])
-        except errors.CONNECTION_ERRORS as failure:
-            raise errors.from_connection(failure) from None
-        except (ValueError, KeyError):
-            raise errors.Unavailable(0, "the watch delivered something that is not an event") from None
+        headers = {"Accept": METADATA if metadata else JSON}
+        for fresh in (False, True):
+            authorization = await self.access.headers(fresh=fresh)
+            try:
+                async with self._watches.get(
+                    self.access.server + path,
+                    params=query,
+                    headers=headers | authorization,
+                    timeout=aiohttp.ClientTimeout(total=None, sock_connect=10.0, sock_read=silence),
+                    proxy=self.access.proxy,
+                    allow_redirects=False,
+                ) as response:
+                    if response.status == 401 and not fresh:
+                        continue
+                    if response.status >= 300:
+                        raise errors.from_response(response.status, await response.read(), response.headers)
+                    async for line in _lines(response.content):
+                        yield _event(line)
+                    return
+            except errors.CONNECTION_ERRORS as failure:
+                raise errors.from_connection(failure) from None
+
+
+async def _lines(content: aiohttp.StreamReader) -> AsyncIterator[bytes]:
+    """Yield the lines of a stream, of any length; what a cut stream has left of one is dropped."""
+    buffer = bytearray()
+    async for chunk in content.iter_any():
+        searched = len(buffer)
+        buffer += chunk
+        while (end := buffer.find(b"\n", searched)) >= 0:
+            yield bytes(buffer[:end])
+            del buffer[: end + 1]
+            searched = 0
+
+
+def _event(line: bytes) -> WatchEvent:
+    """Return the event of one line.
+
+    Raises:
+        errors.ApiError: the server reports an error, or it is no event.
+    """
+    try:
+        event = json.loads(line)
+    except (ValueError, RecursionError):
+        event = None
+    if not isinstance(event, dict) or not isinstance(event.get("type"), str):
+        raise errors.Unavailable(0, "the watch delivered something that is not an event")
+    if event["type"] == "ERROR":
+        raise errors.from_status(event.get("object"))
+    body = _object(event.get("object"))
+    if not body["metadata"].get("resourceVersion"):
+        raise errors.Unavailable(0, "the watch delivered something that is not an event")
+    return WatchEvent(event["type"], body)
+
+
+def _object(answer: Any) -> dict[str, Any]:
+    """Return an answer that is an object of the API: what stands between us and the server may answer anything.
+
+    Raises:
+        errors.Unavailable: it is not.
+    """
+    if not isinstance(answer, dict) or not isinstance(answer.get("metadata"), dict):
+        raise errors.Unavailable(0, "the API server's answer was not an object")
+    return answer

@@ -6,7 +6,7 @@
     |-- Forbidden      403
     |-- Gone           410: the resource version is too old; list again
     |-- Invalid        422
-    `-- Unavailable    429, 5xx, and everything between us and the server
+    `-- Unavailable    429, 5xx, redirects, and everything between us and the server
 
 The text holds the status and the server's reason word.  The server's own message may quote what was sent, so
 it is left out everywhere but in `detail`, which is for decisions, never for people.
@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 from typing import Any
 
 import aiohttp
@@ -82,6 +83,10 @@ class Unavailable(ApiError):
     """No useful answer: overload, a server error, or no connection."""
 
 
+#: A reason is one word; what a proxy puts in its place is not shown.
+_REASON = re.compile(r"[A-Za-z][A-Za-z0-9]{0,127}")
+_DIGITS = re.compile(r"[0-9]{1,9}")
+
 _BY_STATUS: dict[int, type[ApiError]] = {
     403: Forbidden,
     404: NotFound,
@@ -92,29 +97,45 @@ _BY_STATUS: dict[int, type[ApiError]] = {
 }
 
 
+#: The longest a server may make a caller wait, in seconds.
+_LONGEST = 300.0
+
+
 def from_response(status: int, body: bytes, headers: Any) -> ApiError:
-    """Return the error of an answer with `status` of 400 or more."""
+    """Return the error of an answer with `status` of 300 or more, whoever gave it: a proxy's page is no Status."""
     try:
         document = json.loads(body)
-    except ValueError:
+    except (ValueError, RecursionError):
         document = {}
-    return from_status(document if isinstance(document, dict) else {}, status, headers.get("Retry-After", ""))
+    return from_status(document, status, headers.get("Retry-After", ""))
 
 
-def from_status(document: dict[str, Any], status: int = 0, retry_after: str = "") -> ApiError:
+def from_status(document: Any, status: int = 0, retry_after: str = "") -> ApiError:
     """Return the error that a `Status` object stands for, such as the object of an ERROR watch event."""
-    status = status or int(document.get("code") or 500)
-    details = document.get("details") or {}
-    wait = retry_after if retry_after.isdigit() else str(details.get("retryAfterSeconds") or "")
-    kind = _BY_STATUS.get(status, Unavailable if status >= 500 else ApiError)
+    document = document if isinstance(document, dict) else {}
+    details = document.get("details")
+    details = details if isinstance(details, dict) else {}
+    causes = details.get("causes")
+    code = document.get("code")
+    status = status or (code if isinstance(code, int) else 500)
+    kind = _BY_STATUS.get(status, Unavailable if status >= 500 or status < 400 else ApiError)
+    reason = document.get("reason")
     return kind(
         status,
-        str(document.get("reason") or "Unknown"),
+        reason if isinstance(reason, str) and _REASON.fullmatch(reason) else "Unknown",
         detail=str(document.get("message") or ""),
-        causes=tuple(str(cause.get("reason", "")) for cause in details.get("causes") or ()),
-        fields=tuple(str(cause["field"]) for cause in details.get("causes") or () if cause.get("field")),
-        retry_after=float(wait) if wait.isdigit() else None,
+        causes=tuple(
+            str(cause.get("reason", ""))
+            for cause in (causes if isinstance(causes, list) else ())
+            if isinstance(cause, dict)
+        ),
+        retry_after=_seconds(retry_after) or _seconds(str(details.get("retryAfterSeconds") or "")),
     )
+
+
+def _seconds(text: str) -> float | None:
+    """Return a wait that a server asks for, bounded; None where it asks for none.  A date counts as none."""
+    return min(float(text), _LONGEST) if _DIGITS.fullmatch(text) else None
 
 
 #: What aiohttp and the socket raise when there was no complete answer.

@@ -13,7 +13,9 @@ from regcred.cluster import client as api
 from regcred.cluster import errors
 
 _log = logging.getLogger(__name__)
+#: What the API server takes of a message, in bytes.
 _NOTE = 1024
+_DRAIN = 5.0
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -62,9 +64,13 @@ class Recorder:
         task.add_done_callback(self._tasks.discard)
 
     async def drain(self) -> None:
-        """Wait until everything is posted, five seconds at the most."""
-        if self._tasks:
-            await asyncio.wait(self._tasks, timeout=5)
+        """Wait until everything is posted, five seconds at the most; what is not by then is dropped."""
+        if not self._tasks:
+            return
+        _, late = await asyncio.wait(set(self._tasks), timeout=_DRAIN)
+        for task in late:
+            task.cancel()
+        await asyncio.gather(*late, return_exceptions=True)
 
     async def _post(self, subject: Subject, event: Event) -> None:
         namespace = subject.namespace or "default"
@@ -83,7 +89,7 @@ class Recorder:
             },
             "type": "Warning" if event.warning else "Normal",
             "reason": event.reason[:128],
-            "message": event.message[:_NOTE],
+            "message": _cut(event.message),
             "source": {"component": names.MANAGER, "host": self._instance},
             "reportingComponent": f"{names.GROUP}/operator",
             "reportingInstance": self._instance[:128],
@@ -94,5 +100,12 @@ class Recorder:
         }
         try:
             await self._client.request("POST", f"/api/v1/namespaces/{namespace}/events", body=body)
+        except errors.Conflict:
+            pass  # a lost answer made us send it twice
         except errors.ApiError as error:
             _log.warning("Could not post the event %s: %s", event.reason, error)
+
+
+def _cut(text: str) -> str:
+    """Return `text`, cut at the length that is taken, without half a character at its end."""
+    return text.encode("utf-8", "replace")[:_NOTE].decode("utf-8", "ignore")

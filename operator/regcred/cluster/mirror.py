@@ -22,6 +22,10 @@ class View(Protocol):
         """The object's name."""
 
     @property
+    def uid(self) -> str:
+        """The object's UID."""
+
+    @property
     def version(self) -> str:
         """The object's resource version."""
 
@@ -56,7 +60,7 @@ class Table(Generic[V]):
         self._clock = clock
         self._rows: dict[str, dict[str, V]] = {}
         #: What was deleted: from which resource version on it is known to be gone, its last state, and when.
-        self._gone: dict[tuple[str, str], tuple[str, V, float]] = {}
+        self._gone: dict[tuple[str, str], tuple[str, V | None, float]] = {}
 
     def __len__(self) -> int:
         return sum(len(rows) for rows in self._rows.values())
@@ -74,7 +78,7 @@ class Table(Generic[V]):
         return self._rows.get(namespace, {})
 
     def departed(self, namespace: str, name: str) -> V | None:
-        """Return the last state of what was deleted in the last ten minutes and did not come back, or None."""
+        """Return the last state of what others deleted in the last ten minutes and did not come back, or None."""
         self._forget()
         gone = self._gone.get((namespace, name))
         return gone[1] if gone else None
@@ -123,6 +127,12 @@ class Table(Generic[V]):
         gone = last or before
         self._gone[namespace, name] = (since or gone.version, gone, self._clock())
         self._on_change(namespace, before, None)
+
+    def deleted(self, namespace: str, name: str, last: V) -> None:
+        """Forget an object that we deleted ourselves, with everything that hung on it: it has not `departed`."""
+        self.drop(namespace, name, last)
+        if gone := self._gone.get((namespace, name)):
+            self._gone[namespace, name] = (gone[0], None, gone[2])
 
     def replace(self, seen: Iterable[tuple[str, str]], version: str) -> None:
         """Forget what a whole list of resource version `version` did not hold."""
@@ -191,16 +201,21 @@ class Mirror:
     ) -> None:
         changed = after or before
         if changed is not None:
-            self._touch(changed.name, before is None)
+            self._touch(changed.name, _born(before, after))
 
     def _member_changed(
-        self, namespace: str, before: views.AccountView | None, _: views.AccountView | None
+        self, namespace: str, before: views.AccountView | None, after: views.AccountView | None
     ) -> None:
         # An account's birth is urgent: pods copy its list when they are created, and never again.
-        self._touch(namespace, before is None)
+        self._touch(namespace, _born(before, after))
 
     def _secret_changed(self, namespace: str, _: views.SecretView | None, __: views.SecretView | None) -> None:
         self._touch(namespace, False)
+
+
+def _born(before: View | None, after: View | None) -> bool:
+    """Whether this is a new object, which may have taken the place of another of its name unseen."""
+    return after is not None and (before is None or before.uid != after.uid)
 
 
 def _same(before: View, after: View) -> bool:

@@ -8,11 +8,12 @@ list, and a list replaces the store whole, so that what was deleted meanwhile is
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import dataclasses
 import logging
 import random
 import time
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Mapping
 from typing import Any, Protocol
 
 from regcred.cluster import client as api
@@ -22,6 +23,13 @@ _log = logging.getLogger(__name__)
 
 #: A full list now and then, whatever the watch says: the last line of defence against a missed event.
 _RELIST_EVERY = 3 * 3600.0
+#: The longest pause between attempts, and where RBAC or a missing kind is in the way, in seconds.
+_CEILING = 10.0
+_PATIENT_CEILING = 30.0
+#: A stream or a list that ends within as many seconds did not do any good.
+_BRIEF = 5.0
+#: Streams in a row that may fail before everything is listed anew.
+_STREAMS = 5
 
 
 class Store(Protocol):
@@ -65,7 +73,7 @@ class Reflector:
     Attributes:
         synced: set once the first list is in.
         error: the error of the last attempt, or None while all is well.
-        heard_at: monotonic time of the last byte from the server.
+        heard_at: monotonic time when the server was last heard of.
         restarts: how often a list had to begin again.
 
     Args:
@@ -73,6 +81,8 @@ class Reflector:
         collection: what to reflect.
         store: where to.
         on_state: called whenever `synced` or `error` changes.
+        sleep: waits between attempts.
+        silence: seconds without a byte after which a watch counts as dead.
     """
 
     def __init__(
@@ -83,6 +93,7 @@ class Reflector:
         *,
         on_state: Callable[[Reflector], None] | None = None,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+        silence: float = 90.0,
     ) -> None:
         self.collection = collection
         self.synced = asyncio.Event()
@@ -93,36 +104,43 @@ class Reflector:
         self._store = store
         self._on_state = on_state or (lambda _: None)
         self._sleep = sleep
+        self._silence = silence
 
     async def run(self) -> None:
         """List and watch until cancelled; every error leads to another attempt."""
         failures = 0
         while True:
+            began = time.monotonic()
             try:
                 version = await self._list()
                 failures = 0
                 await self._follow(version)
             except errors.Gone:
                 _log.info("Relisting %s: the resource version expired", self.collection.title)
+                # A server that calls its newest version expired, or whose pages expire as we read, is not hammered.
+                failures = failures + 1 if time.monotonic() - began < _BRIEF else 0
+                if failures:
+                    await self._sleep(_pause(failures, _CEILING))
             except errors.ApiError as error:
                 failures += 1
-                self._state(error)
+                self._failed(error, failures)
                 # RBAC may be granted any moment: asked for less often than a server that is only slow.
-                ceiling = 30.0 if isinstance(error, errors.Forbidden | errors.NotFound) else 10.0
-                pause = min(ceiling, 0.25 * 2**failures) * random.uniform(0.5, 1.0)
-                _log.log(
-                    logging.WARNING if failures in (1, 10) else logging.DEBUG,
-                    "Listing %s failed, next try in %.1f s: %s",
-                    self.collection.title,
-                    pause,
-                    error,
-                )
-                await self._sleep(error.retry_after or pause)
+                patient = isinstance(error, errors.Forbidden | errors.NotFound)
+                pause = _pause(failures, _PATIENT_CEILING if patient else _CEILING)
+                await self._sleep(max(pause, min(error.retry_after or 0.0, _PATIENT_CEILING)))
             self.restarts += 1
 
-    def _state(self, error: errors.ApiError | None) -> None:
-        changed = error is None or type(error) is not type(self.error)
+    def _failed(self, error: errors.ApiError, failures: int) -> None:
+        if error.status:
+            self.heard_at = time.monotonic()
+        changed = type(error) is not type(self.error)
         self.error = error
+        _log.log(
+            logging.WARNING if failures in (1, 10) else logging.DEBUG,
+            "Listing %s failed, tried again: %s",
+            self.collection.title,
+            error,
+        )
         if changed:
             self._on_state(self)
 
@@ -130,19 +148,25 @@ class Reflector:
         seen: list[tuple[str, str]] = []
         version = ""
         collection = self.collection
-        async for items, page_version in self._client.pages(
-            collection.path, params=collection.params, metadata=collection.metadata
-        ):
-            self.heard_at, version = time.monotonic(), page_version
-            for body in items:
-                meta = body["metadata"]
-                seen.append((meta.get("namespace", ""), meta["name"]))
-                self._store.upsert(body)
-            # A page of 500 is decoded in a few milliseconds: let others run between two of them.
-            await asyncio.sleep(0)
+        async with contextlib.aclosing(
+            self._client.pages(collection.path, params=collection.params, metadata=collection.metadata)
+        ) as pages:
+            async for items, page_version in pages:
+                # Of several pages the first one says from where to watch: all of them are of that version, but the
+                # pages of a server that has lost it are not.
+                self.heard_at, version = time.monotonic(), version or page_version
+                for body in items:
+                    meta = body["metadata"]
+                    seen.append((meta.get("namespace", ""), meta["name"]))
+                    self._store.upsert(body)
+                # A page of 500 is decoded in a few milliseconds: let others run between two of them.
+                await asyncio.sleep(0)
         self._store.replace(seen, version)
+        changed = not self.synced.is_set() or self.error is not None
         self.synced.set()
-        self._state(None)
+        self.error = None
+        if changed:
+            self._on_state(self)
         return version
 
     async def _follow(self, version: str) -> None:
@@ -150,28 +174,44 @@ class Reflector:
         until = time.monotonic() + _RELIST_EVERY * random.uniform(0.9, 1.1)
         failures = 0
         while time.monotonic() < until:
+            began = time.monotonic()
             try:
-                async for event in self._client.watch(
-                    self.collection.path,
-                    version,
-                    params=self.collection.params,
-                    metadata=self.collection.metadata,
-                    lifetime=random.uniform(240, 360),
-                ):
-                    self.heard_at = time.monotonic()
-                    failures = 0
-                    version = event.object["metadata"]["resourceVersion"]
-                    if event.type in ("ADDED", "MODIFIED"):
-                        self._store.upsert(event.object)
-                    elif event.type == "DELETED":
-                        self._store.remove(event.object)
+                async with contextlib.aclosing(self._watch(version)) as stream:
+                    async for event in stream:
+                        self.heard_at = time.monotonic()
+                        failures = 0
+                        version = event.object["metadata"]["resourceVersion"]
+                        if event.type in ("ADDED", "MODIFIED"):
+                            self._store.upsert(event.object)
+                        elif event.type == "DELETED":
+                            self._store.remove(event.object)
                 # A stream that ended in good order shows a live server, even if nothing happened.
                 self.heard_at = time.monotonic()
+                if time.monotonic() - began >= _BRIEF:
+                    failures = 0
+                    continue
+                # One that ends at once again and again is a proxy's doing.
+                failures += 1
+                pause = 0.0
             except errors.Unavailable as error:
                 failures += 1
-                if error.status == 0:
-                    _log.debug("Watch of %s ended: %s", self.collection.title, error)
-                if failures > 5:
+                _log.debug("Watch of %s ended: %s", self.collection.title, error)
+                if failures > _STREAMS:
                     raise
-                pause = min(5.0, 0.05 * 2**failures) * random.uniform(0.5, 1.0)
-                await self._sleep(error.retry_after or pause)
+                pause = min(error.retry_after or 0.0, _PATIENT_CEILING)
+            await self._sleep(max(pause, _pause(failures, _CEILING, first=0.1)))
+
+    def _watch(self, version: str) -> AsyncGenerator[api.WatchEvent, None]:
+        return self._client.watch(
+            self.collection.path,
+            version,
+            params=self.collection.params,
+            metadata=self.collection.metadata,
+            lifetime=random.uniform(240, 360),
+            silence=self._silence,
+        )
+
+
+def _pause(failures: int, ceiling: float, *, first: float = 0.5) -> float:
+    """Return the seconds before another attempt, after `failures` in a row."""
+    return min(ceiling, first * 2.0 ** min(failures - 1, 16)) * random.uniform(0.5, 1.0)

@@ -69,11 +69,13 @@ class Standing:
         server: canonical.
         uid: of the resource it comes from.
         expires: when it ends, RFC 3339 in UTC; "" where it does not, or where that is not known.
+        version: changes exactly when the login does.
     """
 
     server: str
     uid: str
     expires: str = ""
+    version: str = ""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -174,9 +176,7 @@ def _our_fields(meta: Mapping[str, Any]) -> list[Mapping[str, Any]]:
 
 
 def _owners(meta: Mapping[str, Any]) -> tuple[str, ...]:
-    references = [
-        (fields.get("f:metadata") or {}).get("f:ownerReferences") or {} for fields in _our_fields(meta)
-    ]
+    references = [(fields.get("f:metadata") or {}).get("f:ownerReferences") or {} for fields in _our_fields(meta)]
     return tuple(
         owner["uid"]
         for owner in meta.get("ownerReferences") or ()
@@ -191,7 +191,7 @@ def _shared(value: tuple[str, ...]) -> tuple[str, ...]:
 
 
 #: What UIDs, keys of resources and servers are made of.  Whoever may write Secrets may write our annotations too.
-_PLAIN = re.compile(r"[\w.:/*\[\]-]{1,600}", re.ASCII)
+_PLAIN = re.compile(r"[\w.:/*\[\]-]+", re.ASCII)
 
 
 def _plain(value: object) -> str:
@@ -211,9 +211,7 @@ def _contributors(text: str) -> tuple[Contributor, ...] | None:
     try:
         document = json.loads(text)
         return tuple(
-            Contributor(
-                uid=_plain(uid), key=_plain(row["from"]), retain=row.get("deletionPolicy") == "Retain"
-            )
+            Contributor(uid=_plain(uid), key=_plain(row["from"]), retain=row.get("deletionPolicy") == "Retain")
             for uid, row in sorted(document.items())
         )
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
@@ -225,7 +223,12 @@ def _servers(text: str) -> tuple[Standing, ...]:
     try:
         document = json.loads(text)
         return tuple(
-            Standing(_plain(server), _plain(row["uid"]), _plain(row["expires"]) if "expires" in row else "")
+            Standing(
+                server=_plain(server),
+                uid=_plain(row["uid"]),
+                expires=_plain(row["expires"]) if "expires" in row else "",
+                version=_plain(row["version"]) if "version" in row else "",
+            )
             for server, row in sorted(document.items())
         )
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):

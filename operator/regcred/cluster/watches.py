@@ -8,10 +8,10 @@ reaches all targets in seconds.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import time
 from collections.abc import Callable, Iterable, Iterator
+from typing import Any
 
 from regcred.cluster import client as api
 from regcred.cluster import errors, mirror, reflector
@@ -25,36 +25,51 @@ OnSource = Callable[[str, str, str | None], None]
 class Sources:
     """Resource versions of source Secrets; the store of their reflectors.
 
+    What somebody reads and is not there is told too: a source may have been deleted while we did not run.
+
     Args:
         namespace: where.
         on_change: told about each change.
+        expected: names that somebody reads.
     """
 
-    def __init__(self, namespace: str, on_change: OnSource) -> None:
+    def __init__(self, namespace: str, on_change: OnSource, expected: Iterable[str] = ()) -> None:
         self._namespace = namespace
         self._on_change = on_change
         self._versions: dict[str, str] = {}
+        self._expected = frozenset(expected)
+        self._listed = False
 
-    def upsert(self, body: dict[str, object]) -> None:
+    def expect(self, names: Iterable[str]) -> None:
+        """Take in the names that somebody reads."""
+        before, self._expected = self._expected, frozenset(names)
+        self._miss(self._expected - before)
+
+    def upsert(self, body: dict[str, Any]) -> None:
         """Take in a Secret's metadata as it is now."""
         meta = body["metadata"]
-        assert isinstance(meta, dict)  # noqa: S101 - every object has it
         name, version = meta["name"], meta["resourceVersion"]
         if self._versions.get(name) != version:
             self._versions[name] = version
             self._on_change(self._namespace, name, version)
 
-    def remove(self, body: dict[str, object]) -> None:
+    def remove(self, body: dict[str, Any]) -> None:
         """Take in that a Secret is gone."""
-        meta = body["metadata"]
-        assert isinstance(meta, dict)  # noqa: S101
-        self._drop(meta["name"])
+        self._drop(body["metadata"]["name"])
 
     def replace(self, seen: Iterable[tuple[str, str]], version: str) -> None:  # noqa: ARG002 - the protocol's
         """Take in that only `seen` is there."""
         known = {name for _, name in seen}
         for name in [name for name in self._versions if name not in known]:
             self._drop(name)
+        if not self._listed:
+            self._listed = True
+            self._miss(self._expected)
+
+    def _miss(self, names: Iterable[str]) -> None:
+        for name in names if self._listed else ():
+            if name not in self._versions:
+                self._on_change(self._namespace, name, None)
 
     def _drop(self, name: str) -> None:
         if self._versions.pop(name, None) is not None:
@@ -88,6 +103,9 @@ class Watches:
         self._on_state = on_state
         self._reflectors: dict[tuple[str, ...], reflector.Reflector] = {}
         self._tasks: dict[tuple[str, ...], asyncio.Task[None]] = {}
+        self._ending: set[asyncio.Task[None]] = set()
+        self._own = Sources(namespace, on_source)
+        self._moved = asyncio.Event()
         self.failed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
     def __iter__(self) -> Iterator[reflector.Reflector]:
@@ -97,6 +115,9 @@ class Watches:
         """Begin with what is always watched, and return when the first listing of all of it is in.
 
         A name of Secrets that RBAC refuses is not waited for.
+
+        Raises:
+            Exception: a watch has ended, which none ever should.
         """
         self._begin(
             ("namespaces",),
@@ -111,24 +132,33 @@ class Watches:
         self._begin(
             ("sources", self._namespace),
             reflector.Collection("sources", f"/api/v1/namespaces/{self._namespace}/secrets", metadata=True),
-            Sources(self._namespace, self._on_source),
+            self._own,
         )
         self._need_secrets(secret_names)
-        for key, watched in list(self._reflectors.items()):
-            if key[0] == "source":
-                continue  # a tenant may not have allowed it yet
-            while not watched.synced.is_set() and not (key[0] == "secrets" and self.refused(key[1])):
-                with contextlib.suppress(TimeoutError):
-                    async with asyncio.timeout(0.2):
-                        await watched.synced.wait()
+        while not self.failed.done() and any(self._awaited(key) for key in self._reflectors):
+            self._moved.clear()
+            moved = asyncio.ensure_future(self._moved.wait())
+            first: set[asyncio.Future[Any]] = {moved, self.failed}
+            await asyncio.wait(first, return_when=asyncio.FIRST_COMPLETED)
+            moved.cancel()
+        if self.failed.done():
+            self.failed.result()
+
+    def _awaited(self, key: tuple[str, ...]) -> bool:
+        """Whether the first listing waits for a collection; a tenant may not have allowed his sources yet."""
+        refused = key[0] == "secrets" and self.refused(key[1])
+        return key[0] != "source" and not refused and not self._reflectors[key].synced.is_set()
 
     def need(self, secret_names: frozenset[str], sources: Iterable[tuple[str, str]]) -> None:
         """Watch the Secrets of these names everywhere and these single Secrets as sources, and nothing else."""
         self._need_secrets(secret_names)
         wanted: set[tuple[str, ...]] = {("secrets", name) for name in secret_names}
-        for namespace, name in sources:
+        listed = set(sources)
+        # The operator's own namespace is watched as a whole.
+        own = {name for namespace, name in listed if namespace == self._namespace}
+        self._own.expect(own)
+        for namespace, name in listed:
             key: tuple[str, ...] = ("source", namespace, name)
-            # The operator's own namespace is watched as a whole.
             if namespace == self._namespace:
                 continue
             wanted.add(key)
@@ -136,10 +166,13 @@ class Watches:
                 self._begin(
                     key,
                     _named(f"source {namespace}/{name}", f"/api/v1/namespaces/{namespace}/secrets", name),
-                    Sources(namespace, self._on_source),
+                    Sources(namespace, self._on_source, (name,)),
                 )
         for other in [key for key in self._reflectors if key[0] in ("secrets", "source") and key not in wanted]:
-            self._tasks.pop(other).cancel()
+            task = self._tasks.pop(other)
+            task.cancel()
+            self._ending.add(task)
+            task.add_done_callback(self._ending.discard)
             del self._reflectors[other]
 
     def _need_secrets(self, secret_names: frozenset[str]) -> None:
@@ -168,14 +201,18 @@ class Watches:
 
     async def stop(self) -> None:
         """End every watch."""
-        for task in self._tasks.values():
+        tasks = [*self._tasks.values(), *self._ending]
+        for task in tasks:
             task.cancel()
-        await asyncio.gather(*self._tasks.values(), return_exceptions=True)
+        await asyncio.gather(*tasks, return_exceptions=True)
 
     def _begin(self, key: tuple[str, ...], collection: reflector.Collection, store: reflector.Store) -> None:
-        watched = reflector.Reflector(
-            self._client, collection, store, on_state=lambda _: self._on_state() if key[0] == "secrets" else None
-        )
+        def moved(_: reflector.Reflector) -> None:
+            self._moved.set()
+            if key[0] == "secrets" and key in self._reflectors:
+                self._on_state()
+
+        watched = reflector.Reflector(self._client, collection, store, on_state=moved)
         task = asyncio.create_task(watched.run(), name=f"reflector {collection.title}")
         task.add_done_callback(self._ended)
         self._reflectors[key] = watched
@@ -185,6 +222,7 @@ class Watches:
         """A reflector never ends by itself: if one does, the process must not go on half blind."""
         if not task.cancelled() and not self.failed.done():
             error = task.exception() or RuntimeError(f"{task.get_name()} ended")
+            _log.error("The %s ended: %s", task.get_name(), type(error).__name__, exc_info=error)
             self.failed.set_exception(error)
 
 

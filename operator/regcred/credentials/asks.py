@@ -42,7 +42,7 @@ class Entry:
         server: as the resource spells it; `*` for an import.
         servers: the server and its aliases, canonical.
         provider_name: its provider, or "".
-        key: what makes two entries the same fetch.
+        key: what makes two entries the same fetch: who may share it, the provider's name, and the provider's key.
         proof: what a handshake has to prove, or "" where none is asked for.
         sources: the Secrets it reads.
         spec: the entry as the resource has it.
@@ -72,14 +72,13 @@ class Entry:
 
     def narrow(self, grant: provider.Grant) -> provider.Grant:
         """Return `grant` with the logins of this entry's servers only."""
-        if provider.ANY_SERVER in grant.logins:
-            login = grant.logins[provider.ANY_SERVER]
-            return dataclasses.replace(grant, logins=dict.fromkeys(self.servers, login))
+        shared = grant.logins.get(provider.ANY_SERVER)
         if self.server == provider.ANY_SERVER:
-            return grant
-        return dataclasses.replace(
-            grant, logins={server: login for server, login in grant.logins.items() if server in self.servers}
-        )
+            # An import names every server; a login for whichever servers there are says nothing here.
+            wanted = [server for server in grant.logins if server != provider.ANY_SERVER]
+            return dataclasses.replace(grant, logins={server: grant.logins[server] for server in wanted})
+        logins = {server: login for server in self.servers if (login := grant.logins.get(server, shared))}
+        return dataclasses.replace(grant, logins=logins)
 
     def covered(self, grant: provider.Grant) -> bool:
         """Whether an earlier grant has a login for exactly the servers of this entry."""
@@ -142,7 +141,7 @@ class Entries:
                 server=registry.server,
                 servers=servers,
                 provider_name=name,
-                key=implementation.key(ask),
+                key=f"{_domain(ask)}{name}|{implementation.key(ask)}",
                 proof=_proof(registry),
                 sources=tuple(implementation.sources(ask)),
                 spec=registry,
@@ -171,6 +170,16 @@ class Entries:
             return tuple(dict.fromkeys(dockerconfig.canonical_server(server) for server in spelled))
         except dockerconfig.BadServer as error:
             raise provider.InvalidSpec("InvalidSpec", str(error), field="server") from None
+
+
+def _domain(ask: provider.Ask) -> str:
+    """Return who may share a fetch at all, whatever keys a provider makes: no tenant gets what another asked for.
+
+    Only tenants who all may use the operator's own identity share among themselves, and never with the platform.
+    """
+    if not ask.tenant:
+        return ""
+    return "tenants|" if ask.ambient else f"{ask.namespace}|"
 
 
 def _proof(registry: spec.Registry) -> str:

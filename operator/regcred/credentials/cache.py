@@ -83,15 +83,25 @@ class Cache:
 
     async def load(self) -> Mapping[str, Record]:
         """Return every record by the UID of its resource; one that cannot be read is left out and logged."""
+        found: dict[str, Record] = {}
         async for items, _ in self._client.pages(self._path, params={"labelSelector": f"{_LABEL}={_COMPONENT}"}):
             for body in items:
+                name = body["metadata"]["name"]
                 try:
                     record = _decode(json.loads(base64.b64decode(body["data"][_KEY])))
+                    if name != _PREFIX + record.uid:
+                        raise ValueError("a copy under another name")
                 except (ValueError, KeyError, TypeError, AttributeError):
-                    _log.warning("Left out the cache Secret %s: it is not readable", body["metadata"]["name"])
+                    _log.warning("Left out the cache Secret %s: it is not readable", name)
                 else:
-                    self._saved[record.uid] = record
-        return dict(self._saved)
+                    found[record.uid] = record
+        self._saved = found
+        return dict(found)
+
+    def keeps(self, record: Record) -> bool:
+        """Whether there is nothing to save: `record` is kept already, or holds nothing and never did."""
+        saved = self._saved.get(record.uid)
+        return saved == record if saved is not None else not record.entries
 
     async def save(self, record: Record) -> None:
         """Keep `record`, unless it is kept already.
@@ -155,31 +165,47 @@ def _encode(record: Record) -> dict[str, Any]:
     }
 
 
-def _decode(document: dict[str, Any]) -> Record:
+def _decode(document: Any) -> Record:
+    """Return the record; what is not exactly of our making is refused here, and not met later on."""
     if document["format"] != _FORMAT:
         raise ValueError("unknown format")
     return Record(
-        uid=document["uid"],
-        resource=document["resource"],
-        secret_names=tuple(document["secretNames"]),
-        entries={
-            server: Accepted(
-                provider_name=row["provider"],
-                key=row["key"],
-                grant=provider.Grant(
-                    logins={
-                        host: dockerconfig.Login(username, password)
-                        for host, (username, password) in row["logins"].items()
-                    },
-                    identity=row["identity"],
-                    issued_at=datetime.datetime.fromisoformat(row["issuedAt"]),
-                    expires_at=datetime.datetime.fromisoformat(row["expiresAt"]) if row["expiresAt"] else None,
-                    notes=tuple(row["notes"]),
-                ),
-                versions=dict(row["versions"]),
-                sources=dict(row["sources"]),
-                proof=row["proof"],
-            )
-            for server, row in document["entries"].items()
-        },
+        uid=_text(document["uid"]),
+        resource=_text(document["resource"]),
+        secret_names=tuple(_text(name) for name in document["secretNames"]),
+        entries={server: _accepted(row) for server, row in document["entries"].items()},
     )
+
+
+def _accepted(row: Any) -> Accepted:
+    logins = {
+        host: dockerconfig.Login(_text(username), _text(password))
+        for host, (username, password) in row["logins"].items()
+    }
+    return Accepted(
+        provider_name=_text(row["provider"]),
+        key=_text(row["key"]),
+        grant=provider.Grant(
+            logins=logins,
+            identity=_text(row["identity"]),
+            issued_at=_time(row["issuedAt"]),
+            expires_at=_time(row["expiresAt"]) if row["expiresAt"] is not None else None,
+            notes=tuple(_text(note) for note in row["notes"]),
+        ),
+        versions={host: _text(row["versions"][host]) for host in logins},
+        sources={name: _text(version) for name, version in row["sources"].items()},
+        proof=_text(row["proof"]),
+    )
+
+
+def _text(value: Any) -> str:
+    if not isinstance(value, str):
+        raise TypeError("no text")
+    return value
+
+
+def _time(value: Any) -> datetime.datetime:
+    at = datetime.datetime.fromisoformat(value)
+    if at.utcoffset() is None:
+        raise ValueError("a time without its zone")
+    return at

@@ -2,22 +2,26 @@
 
 The namespace is the resource's own for a tenant and the operator's own for the platform.  It is fixed here, out of
 reach of anything a resource says, which closes the way to another tenant's Secrets (the confused deputy behind most
-advisories of this kind of controller).  A token is asked for one audience of a provider, never for the API server's.
+advisories of this kind of controller).  A token is asked for one audience of a provider, never for the API server's,
+and it is looked at before it is handed on.
 """
 
 from __future__ import annotations
 
 import base64
 import binascii
+import re
 from collections.abc import Mapping
 from typing import Any
 
 from regcred.cluster import client as api
-from regcred.cluster import errors
+from regcred.cluster import errors, tokens
 from regcred.credentials import provider
 
 #: Tokens for these would log in to the API server itself.
 _API_AUDIENCES = ("https://kubernetes.default.svc", "https://kubernetes.default.svc.cluster.local", "kubernetes")
+#: What the API server takes for the name of a Secret or an account; nothing else gets into a path.
+_NAME = re.compile(r"[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?")
 
 
 class NamespaceReader:
@@ -27,7 +31,7 @@ class NamespaceReader:
         client: the API client.
         namespace: the only one it reads.
         operator_account: `namespace/name` of the operator's own account, for the advice in errors.
-        api_audiences: audiences of this API server, besides the usual ones.
+        api_audiences: audiences of this API server, besides the usual ones and those of our own token.
     """
 
     def __init__(
@@ -38,8 +42,8 @@ class NamespaceReader:
         operator_account: str,
         api_audiences: tuple[str, ...] = (),
     ) -> None:
-        #: Name to resource version of every Secret read so far.
-        self.versions: dict[str, str] = {}
+        #: Name to resource version of every Secret read so far; None for one that is missing.
+        self.versions: dict[str, str | None] = {}
         self._client = client
         self._namespace = namespace
         self._operator_account = operator_account
@@ -63,7 +67,8 @@ class NamespaceReader:
 
     async def request_token(self, service_account: str, audience: str, seconds: int = 600) -> str:
         """Return a bound token of `service_account` for one `audience`.  Source: TokenRequest API."""
-        if not audience or audience in self._api_audiences:
+        path = self._path("serviceaccounts", "ServiceAccount", service_account)
+        if not audience.strip() or audience.strip().rstrip("/") in await self._forbidden_audiences():
             raise provider.InvalidSpec(
                 "SourceInvalid",
                 "the audience of a token must be the provider's own, never empty or the API server's",
@@ -72,7 +77,7 @@ class NamespaceReader:
         try:
             answer = await self._client.request(
                 "POST",
-                f"/api/v1/namespaces/{self._namespace}/serviceaccounts/{service_account}/token",
+                f"{path}/token",
                 body={
                     "apiVersion": "authentication.k8s.io/v1",
                     "kind": "TokenRequest",
@@ -85,15 +90,41 @@ class NamespaceReader:
             raise self._forbidden("serviceaccounts/token", service_account, "create") from None
         except errors.ApiError as error:
             raise provider.Retryable("ClusterUnavailable", f"no token for {service_account}: {error}") from None
-        return str(answer["status"]["token"])
+        token = str(answer["status"]["token"])
+        if tokens.audiences(token) != {audience}:
+            raise provider.InvalidSpec(
+                "SourceInvalid",
+                f"the API server gave a token of {service_account} for another audience than the one asked for; it "
+                f"is not used",
+                field="serviceAccountRef",
+            )
+        return token
+
+    async def _forbidden_audiences(self) -> frozenset[str]:
+        """Return what this API server takes for itself; our own token tells, whatever the server is called."""
+        try:
+            own = await self._client.access.headers()
+        except errors.ApiError as error:
+            raise provider.Retryable("ClusterUnavailable", f"no token can be asked for: {error}") from None
+        known = self._api_audiences | tokens.audiences(own.get("Authorization", ""))
+        return frozenset(audience.rstrip("/") for audience in known)
+
+    def _path(self, plural: str, kind: str, name: str) -> str:
+        field = "secretRef" if kind == "Secret" else "serviceAccountRef"
+        if not _NAME.fullmatch(name) or ".." in name:
+            raise provider.InvalidSpec(
+                "SourceInvalid", f"{name[:253]!r} is no name of a {kind}", field=f"{field}.name"
+            )
+        return f"/api/v1/namespaces/{self._namespace}/{plural}/{name}"
 
     async def _read(self, plural: str, kind: str, name: str) -> dict[str, Any]:
         field = "secretRef" if kind == "Secret" else "serviceAccountRef"
-        if not name or "/" in name or name in (".", ".."):
-            raise provider.InvalidSpec("SourceInvalid", f"{name!r} is no name of a {kind}", field=f"{field}.name")
+        path = self._path(plural, kind, name)
         try:
-            return await self._client.get(f"/api/v1/namespaces/{self._namespace}/{plural}/{name}")
+            return await self._client.get(path)
         except errors.NotFound:
+            if kind == "Secret":
+                self.versions[name] = None
             raise self._missing(kind, name, field) from None
         except errors.Forbidden:
             raise self._forbidden(plural, name, "get,list,watch" if kind == "Secret" else "get") from None

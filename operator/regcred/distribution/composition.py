@@ -1,7 +1,8 @@
 """What stands in a composed Secret: the union of the logins of every resource that applies.  Pure.
 
-For one server a namespaced resource beats a cluster one, then the older, then the lower name.  Equal input gives
-equal bytes, and a revision that tells without reading any login whether a Secret is up to date.
+For one server a login that lives beats one that has ended, then a namespaced resource a cluster one, then the older,
+then the lower name.  Equal input gives equal bytes, and a revision that tells without reading any login whether a
+Secret is up to date.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 
 from regcred import dockerconfig
-from regcred.api import names
+from regcred.api import names, times
 from regcred.cluster import views
 from regcred.distribution import model
 
@@ -23,16 +24,32 @@ _ANNOTATION_LIMIT = 128 * 1024
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
+class Held:
+    """What a resource has in a Secret and may not change now: it stays there as it stands.
+
+    It is taken from the Secret and never from memory, since whoever may write a Secret may write its annotations, and
+    would else be given logins that are meant for other namespaces.
+
+    Attributes:
+        contribution: of the resource.
+        servers: what it has in the Secret.
+    """
+
+    contribution: model.Contribution
+    servers: tuple[views.Standing, ...]
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
 class Orphan:
     """What a deleted resource of `deletionPolicy: Retain` has left in a Secret.
 
     Attributes:
         contributor: the resource as the Secret remembers it.
-        servers: the servers it served there.
+        servers: what it has left there.
     """
 
     contributor: views.Contributor
-    servers: frozenset[str]
+    servers: tuple[views.Standing, ...]
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -40,10 +57,12 @@ class Composition:
     """A Secret as it should be.
 
     Attributes:
-        data: the docker config.
+        data: the docker config, without the carried entries.
         revision: equal revisions mean equal data and annotations.
         annotations: contributors, servers, revision.
-        owners: owner references, one a contributing resource that is not to be retained.
+        contributors: what the annotation says of them, by UID.
+        standing: what the annotation says of the servers.
+        owners: owner references, one a contributing resource, by UID; none where a login is to be retained.
         servers: every server in `data`.
         carried: servers that are not in `data`: their entries are kept from the Secret as it stands.
         shadowed: UID of a resource to the servers it does not serve, each with the key of the winner.
@@ -52,6 +71,8 @@ class Composition:
     data: bytes = dataclasses.field(repr=False)
     revision: str
     annotations: Mapping[str, str]
+    contributors: tuple[views.Contributor, ...]
+    standing: tuple[views.Standing, ...]
     owners: tuple[Mapping[str, str], ...]
     servers: frozenset[str]
     carried: frozenset[str]
@@ -67,8 +88,9 @@ def compose(
     contributions: Iterable[model.Contribution],
     now: datetime.datetime,
     *,
-    standing: frozenset[str] = frozenset(),
-    orphans: Sequence[Orphan] = (),
+    standing: Iterable[views.Standing] = (),
+    held: Iterable[Held] = (),
+    orphans: Iterable[Orphan] = (),
 ) -> Composition | None:
     """Return the Secret that `contributions` make together.
 
@@ -78,73 +100,133 @@ def compose(
     Args:
         contributions: of the resources that apply, all of one Secret name.
         now: UTC.
-        standing: the servers that the Secret holds already.
-        orphans: what deleted resources of deletionPolicy Retain have left in the Secret.
+        standing: the logins that the Secret holds already.
+        held: those of them that belong to resources which may not change now.
+        orphans: those of them that deleted resources of deletionPolicy Retain have left.
 
     Returns:
-        None where there is no login to hand out: nothing empty is ever written.
+        None where there is no login to hand out or to keep: nothing empty is ever written.
 
     Raises:
         dockerconfig.TooLarge: together they are larger than a Secret may be.
+        dockerconfig.DockerConfigError: a login is not fit for a docker config.
     """
     ranked = tuple(sorted(contributions, key=lambda contribution: contribution.rank))
-    withheld = frozenset(
+    kept = tuple(sorted(held, key=lambda each: each.contribution.rank))
+    there = {(row.uid, row.server) for row in standing}
+    ended = frozenset(
         (contribution.uid, server)
         for contribution in ranked
         for server, published in contribution.logins.items()
-        if published.expired(now) and server not in standing
+        if published.expired(now)
     )
-    return _compose(ranked, withheld, tuple(orphans))
+    ended_here = frozenset(
+        (each.contribution.uid, row.server) for each in kept for row in each.servers if _ended(row.expires, now)
+    )
+    left = tuple(sorted(orphans, key=lambda orphan: orphan.contributor.uid))
+    return _compose(ranked, kept, left, frozenset(ended - there), ended | ended_here)
+
+
+def _ended(expires: str, now: datetime.datetime) -> bool:
+    try:
+        return times.parse_time(expires) <= now
+    except ValueError:
+        return False
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class _Claim:
+    """A resource that has a login for a server: a new one to publish, or one that stands and stays."""
+
+    contribution: model.Contribution
+    standing: views.Standing
+    published: model.Published | None = None
 
 
 # Thousands of namespaces hold the same Secret: its bytes are made once.
 @functools.lru_cache(maxsize=64)
 def _compose(
-    ranked: tuple[model.Contribution, ...], withheld: frozenset[tuple[str, str]], orphans: tuple[Orphan, ...]
+    ranked: tuple[model.Contribution, ...],
+    held: tuple[Held, ...],
+    orphans: tuple[Orphan, ...],
+    withheld: frozenset[tuple[str, str]],
+    ended: frozenset[tuple[str, str]],
 ) -> Composition | None:
-    winners: dict[str, tuple[model.Contribution, model.Published]] = {}
-    shadowed: dict[str, list[tuple[str, str]]] = {}
-    for contribution in ranked:
-        for server, published in sorted(contribution.logins.items()):
-            if (contribution.uid, server) in withheld:
-                continue
-            if server in winners:
-                shadowed.setdefault(contribution.uid, []).append((server, winners[server][0].key))
-            else:
-                winners[server] = (contribution, published)
-    if not winners:
-        return None
-    data = dockerconfig.serialise({server: published.login for server, (_, published) in winners.items()})
-    carried = {
-        server: orphan.contributor
-        for orphan in orphans
-        for server in sorted(orphan.servers)
-        if server not in winners
+    claims = _claims(ranked, held, withheld)
+    winners = {
+        server: min(rivals, key=lambda claim: ((claim.contribution.uid, server) in ended, claim.contribution.rank))
+        for server, rivals in claims.items()
     }
-    # A shadowed resource stays a contributor: it applies here, and steps in when the winner goes.
+    left = {
+        row.server: (orphan.contributor, row)
+        for orphan in orphans
+        for row in orphan.servers
+        if row.server not in winners
+    }
+    if not winners and not left:
+        return None
+    published = {server: claim.published for server, claim in winners.items() if claim.published is not None}
+    shadowed: dict[str, list[tuple[str, str]]] = {}
+    for server, rivals in sorted(claims.items()):
+        for claim in rivals:
+            if claim is not winners[server]:
+                shadowed.setdefault(claim.contribution.uid, []).append((server, winners[server].contribution.key))
+    # A shadowed resource is a contributor too: it applies here, and steps in when the winner goes.
+    contributing = {claim.contribution.uid: claim.contribution for rivals in claims.values() for claim in rivals}
     contributors = {
-        contribution.uid: _contributor(contribution.key, retain=contribution.retain) for contribution in ranked
-    } | {orphan.contributor.uid: _contributor(orphan.contributor.key, retain=True) for orphan in orphans}
-    annotations = {names.CONTRIBUTORS: _compact(contributors), names.SERVERS: _servers(winners, carried)}
-    versions = sorted((server, published.version) for server, (_, published) in winners.items())
-    revision = hashlib.sha256(_compact([annotations, versions]).encode()).hexdigest()[:32]
+        uid: _contributor(contribution.key, retain=contribution.retain)
+        for uid, contribution in contributing.items()
+    } | {orphan.uid: _contributor(orphan.key, retain=True) for orphan, _ in left.values()}
+    rows = {server: _row(orphan.key, row) for server, (orphan, row) in left.items()}
+    rows |= {server: _row(claim.contribution.key, claim.standing) for server, claim in winners.items()}
+    carried = frozenset(rows) - frozenset(published)
+    shown = _within_limit(rows, carried)
+    annotations = {names.CONTRIBUTORS: _compact(contributors), names.SERVERS: _compact(shown)}
+    revision = hashlib.sha256(_compact([contributors, rows]).encode()).hexdigest()[:32]
+    # The garbage collector knows no Retain: it would delete the whole Secret with the last owner.
+    retained = any(row["deletionPolicy"] == "Retain" for row in contributors.values())
     return Composition(
-        data=data,
+        data=dockerconfig.serialise({server: login.login for server, login in published.items()}),
         revision=revision,
         annotations={**annotations, names.REVISION: revision},
-        owners=tuple(_owner(contribution) for contribution in _by_uid(ranked) if not contribution.retain),
-        servers=frozenset(winners),
-        carried=frozenset(carried),
-        shadowed={uid: tuple(rows) for uid, rows in shadowed.items()},
+        contributors=tuple(
+            views.Contributor(uid, row["from"], row["deletionPolicy"] == "Retain")
+            for uid, row in sorted(contributors.items())
+        ),
+        standing=tuple(
+            views.Standing(server, row["uid"], row.get("expires", ""), row.get("version", ""))
+            for server, row in sorted(shown.items())
+        ),
+        owners=() if retained else tuple(_owner(contributing[uid]) for uid in sorted(contributing)),
+        servers=frozenset(published),
+        carried=carried,
+        shadowed={uid: tuple(servers) for uid, servers in shadowed.items()},
     )
+
+
+def _claims(
+    ranked: Sequence[model.Contribution], held: Sequence[Held], withheld: frozenset[tuple[str, str]]
+) -> dict[str, list[_Claim]]:
+    claims: dict[str, list[_Claim]] = {}
+    for contribution in ranked:
+        for server, published in contribution.logins.items():
+            if (contribution.uid, server) not in withheld:
+                expires = times.format_time(published.expires_at) if published.expires_at is not None else ""
+                row = views.Standing(server, contribution.uid, expires, published.version)
+                claims.setdefault(server, []).append(_Claim(contribution, row, published))
+    for each in held:
+        for row in each.servers:
+            claims.setdefault(row.server, []).append(_Claim(each.contribution, row))
+    return claims
 
 
 def _contributor(key: str, *, retain: bool) -> dict[str, str]:
     return {"from": key, "deletionPolicy": "Retain" if retain else "Delete"}
 
 
-def _by_uid(contributions: Sequence[model.Contribution]) -> list[model.Contribution]:
-    return sorted(contributions, key=lambda contribution: contribution.uid)
+def _row(key: str, row: views.Standing) -> dict[str, str]:
+    told = {"from": key, "uid": row.uid, "expires": row.expires, "version": row.version}
+    return {name: value for name, value in told.items() if value}
 
 
 def _owner(contribution: model.Contribution) -> Mapping[str, str]:
@@ -156,23 +238,16 @@ def _owner(contribution: model.Contribution) -> Mapping[str, str]:
     }
 
 
-def _servers(
-    winners: Mapping[str, tuple[model.Contribution, model.Published]],
-    carried: Mapping[str, views.Contributor],
-) -> str:
-    rows = {server: {"from": orphan.key, "uid": orphan.uid} for server, orphan in carried.items()}
-    for server, (contribution, published) in winners.items():
-        rows[server] = {"from": contribution.key, "uid": contribution.uid}
-        if published.expires_at is not None:
-            rows[server]["expires"] = published.expires_at.strftime("%Y-%m-%dT%H:%M:%SZ")
+def _within_limit(rows: Mapping[str, dict[str, str]], first: frozenset[str]) -> dict[str, dict[str, str]]:
+    """Return the rows that fit into the annotation: the `first` before all, for nothing else remembers them."""
     size = 2
     shown: dict[str, dict[str, str]] = {}
-    for server, row in sorted(rows.items()):
-        size += len(server) + len(_compact(row)) + 8
+    for server in sorted(rows, key=lambda server: (server not in first, server)):
+        size += len(server) + len(_compact(rows[server])) + 8
         if size > _ANNOTATION_LIMIT:
             break
-        shown[server] = row
-    return _compact(shown)
+        shown[server] = rows[server]
+    return shown
 
 
 def _compact(document: object) -> str:

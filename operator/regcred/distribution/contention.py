@@ -15,12 +15,18 @@ class Contention:
     """Remembers when an entry was put into which account.  Times are monotonic seconds."""
 
     def __init__(self) -> None:
-        self._added: dict[tuple[str, str], collections.deque[float]] = {}
+        self._added: collections.OrderedDict[tuple[str, str], collections.deque[float]] = collections.OrderedDict()
         self._truce: dict[tuple[str, str], float] = {}
+
+    def __len__(self) -> int:
+        """How many entries are remembered."""
+        return len(self._added.keys() | self._truce.keys())
 
     def added(self, account: str, secret: str, now: float) -> None:
         """Note that the entry `secret` was put into the account of this UID."""
+        self._forget(now)
         times = self._added.setdefault((account, secret), collections.deque(maxlen=FLIPS))
+        self._added.move_to_end((account, secret))
         times.append(now)
         if len(times) == FLIPS and now - times[0] <= WINDOW:
             self._truce[account, secret] = now + TRUCE
@@ -37,6 +43,7 @@ class Contention:
             # One try an hour: the next removal within the window ends in a truce again.
             del self._truce[account, secret]
             self._added[account, secret] = collections.deque([now] * (FLIPS - 1), maxlen=FLIPS)
+            self._added.move_to_end((account, secret))
             return False
         return until is not None
 
@@ -45,3 +52,13 @@ class Contention:
         for table in (self._added, self._truce):
             for key in [key for key in table if key[0] in accounts]:
                 del table[key]
+
+    def _forget(self, now: float) -> None:
+        """Forget what no longer counts, so that accounts that come and go leave nothing behind."""
+        while self._added:
+            key, times = next(iter(self._added.items()))
+            if now - times[-1] <= WINDOW:
+                break
+            del self._added[key]
+        for key in [key for key, until in self._truce.items() if until + WINDOW < now]:
+            del self._truce[key]

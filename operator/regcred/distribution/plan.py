@@ -15,6 +15,8 @@ from regcred import dockerconfig
 from regcred.cluster import views
 from regcred.distribution import composition, model, selection
 
+_WAITING = "Waiting"
+
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Observed:
@@ -72,7 +74,11 @@ def plan(observed: Observed, desired: Desired, now: datetime.datetime) -> model.
     return model.Plan(
         writes=tuple(part.write for part in parts if part.write is not None),
         edits=tuple(edits),
-        deletions=tuple(model.DeleteSecret(part.secret) for part in parts if part.obsolete and part.secret),
+        deletions=tuple(
+            model.DeleteSecret(part.secret)
+            for part in parts
+            if part.obsolete and part.secret is not None and not part.secret.terminating
+        ),
         outcomes={uid: outcome for part in parts for uid, outcome in part.outcomes()},
         secrets_of={uid: part.name for part in parts for uid in part.uids},
     )
@@ -91,23 +97,44 @@ class _Part:
         self.state, self.reason, self.message = model.State.SYNCED, "", ""
         ours = self.secret is not None and self.secret.ours
         contributors = self.secret.contributors if self.secret is not None and ours else ()
-        servers = self.secret.servers if self.secret is not None and ours else ()
+        standing = self.secret.servers if self.secret is not None and ours else ()
         self.applying = [contribution for contribution in desired.applying if contribution.secret_name == name]
+        unchanging = {**self._moving(desired), **desired.frozen}
         # Frozen resources keep what they have brought; they bring nothing to a Secret that lacks them.
-        self.held = [desired.frozen[row.uid] for row in contributors if row.uid in desired.frozen]
-        self.orphans = [
-            composition.Orphan(row, frozenset(server for server, uid in servers if uid == row.uid))
+        self.held = [
+            composition.Held(unchanging[row.uid], rows)
             for row in contributors
-            if row.retain and row.uid not in desired.live
+            if row.uid in unchanging and (rows := _of(standing, row.uid))
         ]
-        self.uids = [contribution.uid for contribution in (*self.applying, *self.held)]
+        self.orphans = [
+            composition.Orphan(row, rows)
+            for row in contributors
+            if row.retain and row.uid not in desired.live and (rows := _of(standing, row.uid))
+        ]
+        self.reported = [
+            *self.applying,
+            *(each.contribution for each in self.held if each.contribution.uid in desired.frozen),
+        ]
+        self.uids = [contribution.uid for contribution in self.reported]
         self.globs = tuple(sorted({glob for contribution in self.applying for glob in contribution.accounts}))
-        if self.applying or self.held:
-            self._decide(frozenset(server for server, _ in servers), now)
+        if self.applying or self.held or self.orphans:
+            self._decide(standing, now)
         else:
-            self.obsolete = ours and not self.orphans
+            self.obsolete = ours
 
-    def _decide(self, standing: frozenset[str], now: datetime.datetime) -> None:
+    def _moving(self, desired: Desired) -> Mapping[str, model.Contribution]:
+        """Return the resources that compose into a Secret of another name where what they bring does not stand yet.
+
+        Until it does they keep what they have here: a new name may be refused, or taken by somebody else.
+        """
+        return {
+            contribution.uid: contribution
+            for contribution in desired.applying
+            if contribution.secret_name != self.name
+            and not _brought(contribution.uid, self.observed.secrets.get(contribution.secret_name))
+        }
+
+    def _decide(self, standing: Sequence[views.Standing], now: datetime.datetime) -> None:
         """Fill `write` and `state`."""
         secret = self.secret
         if secret is not None and not secret.ours and not secret.adopt:
@@ -123,20 +150,18 @@ class _Part:
             return
         try:
             self.composed = composition.compose(
-                (*self.applying, *self.held), now, standing=standing, orphans=self.orphans
+                self.applying, now, standing=standing, held=self.held, orphans=self.orphans
             )
         except dockerconfig.TooLarge as error:
             self._fail(model.State.FAILED, "TooLarge", str(error))
             return
+        except dockerconfig.DockerConfigError as error:
+            self._fail(model.State.FAILED, "Invalid", str(error))
+            return
         composed = self.composed
-        if composed is None:
-            self._fail(model.State.WAITING, "Waiting", "there is no login to hand out yet")
-        elif (
-            secret is None
-            or secret.revision != composed.revision
-            or not secret.data_owned
-            or tuple(sorted(secret.owners)) != composed.owner_uids
-        ):
+        if self.applying and (composed is None or not composed.servers):
+            self._fail(model.State.WAITING, _WAITING, "there is no login to hand out yet")
+        if composed is not None and (secret is None or _differs(secret, composed)):
             assert self.observed.namespace is not None  # noqa: S101 - plan() made sure
             self.write = model.WriteSecret(
                 namespace=self.observed.namespace.name,
@@ -158,7 +183,7 @@ class _Part:
     def adds(self, account: views.AccountView) -> bool:
         """Whether the account shall list the Secret and does not."""
         return (
-            self.composed is not None
+            (self.composed is not None or _usable(self.secret))
             and self.name not in account.pull_secrets
             and self.wants(account, self.globs)
             and (account.uid, self.name) not in self.observed.contended
@@ -181,6 +206,8 @@ class _Part:
 
     def _left(self) -> int:
         """Count the entries of our name that nobody asks for and that are not provably ours."""
+        if self.held or self.orphans:
+            return 0
         return sum(
             1
             for account in self.observed.accounts
@@ -192,7 +219,7 @@ class _Part:
     def outcomes(self) -> Iterable[tuple[str, model.Outcome]]:
         """Return how the namespace stands for each resource once every action succeeded."""
         left = self._left()
-        for contribution in (*self.applying, *self.held):
+        for contribution in self.reported:
             matched = [account for account in self.observed.accounts if self.wants(account, contribution.accounts)]
             contended = tuple(
                 account.name
@@ -204,12 +231,16 @@ class _Part:
                 for account in matched
                 if self.name in account.pull_secrets or (not contribution.frozen and self.adds(account))
             )
+            state, reason, message = self.state, self.reason, self.message
+            if contribution.frozen and reason == _WAITING:
+                # Others wait; what it has brought stands.
+                state, reason, message = model.State.SYNCED, "", ""
             yield (
                 contribution.uid,
                 model.Outcome(
-                    state=self.state,
-                    reason=self.reason,
-                    message=self.message,
+                    state=state,
+                    reason=reason,
+                    message=message,
                     accounts=len(matched),
                     attached=attached,
                     contended=contended,
@@ -217,3 +248,27 @@ class _Part:
                     shadowed=self.composed.shadowed.get(contribution.uid, ()) if self.composed else (),
                 ),
             )
+
+
+def _of(standing: Iterable[views.Standing], uid: str) -> tuple[views.Standing, ...]:
+    return tuple(row for row in standing if row.uid == uid)
+
+
+def _brought(uid: str, secret: views.SecretView | None) -> bool:
+    """Whether the resource contributes to the Secret as it stands."""
+    return _usable(secret) and secret is not None and any(row.uid == uid for row in secret.contributors)
+
+
+def _usable(secret: views.SecretView | None) -> bool:
+    """Whether our Secret stands, and will."""
+    return secret is not None and secret.ours and not secret.terminating
+
+
+def _differs(secret: views.SecretView, composed: composition.Composition) -> bool:
+    """Whether the Secret has to be written."""
+    if (secret.contributors, secret.servers) != (composed.contributors, composed.standing) or (
+        tuple(sorted(secret.owners)) != composed.owner_uids
+    ):
+        return True
+    # What stands and is only kept has nothing to be compared with.
+    return bool(composed.servers) and (secret.revision != composed.revision or not secret.data_owned)

@@ -78,7 +78,9 @@ class Tally:
             self._add(before, -1)
             self._troubled.pop(namespace, None)
             for server, _ in before.shadowed:
-                self._shadowed[server].pop(namespace, None)
+                del self._shadowed[server][namespace]
+                if not self._shadowed[server]:
+                    del self._shadowed[server]
             del self._outcomes[namespace]
         if outcome is not None:
             self._outcomes[namespace] = outcome
@@ -114,7 +116,6 @@ class Tally:
             shadowed={
                 server: (len(where), min(where), where[min(where)])
                 for server, where in sorted(self._shadowed.items())
-                if where
             },
         )
 

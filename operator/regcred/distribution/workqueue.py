@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import collections
 import random
+from collections.abc import Callable
 
 #: Seconds before the first retry of a failed name; doubled up to the ceiling.
 _FLOOR = 1.0
@@ -25,6 +26,7 @@ class WorkQueue:
         self._working: set[str] = set()
         self._again: dict[str, bool] = {}
         self._timers: dict[str, asyncio.TimerHandle] = {}
+        self._appointments: dict[str, asyncio.TimerHandle] = {}
         self._failures: dict[str, int] = {}
         self._ready = asyncio.Event()
         self._changed = asyncio.Event()
@@ -100,15 +102,19 @@ class WorkQueue:
             Seconds until then.
         """
         count = self._failures[name] = self._failures.get(name, 0) + 1
-        pause = min(_FLOOR * 2 ** min(count - 1, 16), _CEILING) * random.uniform(0.75, 1.25)
-        return self.later(name, max(pause, after or 0.0))
+        pause: float = min(_FLOOR * 2 ** min(count - 1, 16), _CEILING) * random.uniform(0.75, 1.25)
+        pause = max(pause, after or 0.0)
+        _set(self._timers, name, pause, self.add)
+        return pause
 
     def later(self, name: str, pause: float) -> float:
-        """Ask for work on `name` in `pause` seconds."""
-        if timer := self._timers.pop(name, None):
-            timer.cancel()
-        self._timers[name] = asyncio.get_running_loop().call_later(pause, self.add, name)
+        """Ask for work on `name` in `pause` seconds, whatever is done about it until then."""
+        _set(self._appointments, name, pause, self._keep)
         return pause
+
+    def _keep(self, name: str) -> None:
+        del self._appointments[name]
+        self.add(name)
 
     async def changed(self) -> None:
         """Wait until some work is done."""
@@ -116,7 +122,14 @@ class WorkQueue:
         await self._changed.wait()
 
     def close(self) -> None:
-        """Cancel every retry."""
-        for timer in self._timers.values():
-            timer.cancel()
-        self._timers.clear()
+        """Cancel every retry and appointment."""
+        for timers in (self._timers, self._appointments):
+            for timer in timers.values():
+                timer.cancel()
+            timers.clear()
+
+
+def _set(timers: dict[str, asyncio.TimerHandle], name: str, pause: float, then: Callable[[str], object]) -> None:
+    if timer := timers.pop(name, None):
+        timer.cancel()
+    timers[name] = asyncio.get_running_loop().call_later(pause, then, name)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import base64
 import dataclasses
 import json
-from collections.abc import Mapping
+from collections.abc import Coroutine, Mapping
 from typing import Any
 
 from regcred import dockerconfig
@@ -59,12 +59,11 @@ class Writer:
         """Carry out `plan`, one action after the other; a failure holds back only what depends on it."""
         run = _Run(self._client, self._seen)
         for write in plan.writes:
-            await run.guard([write.name], run.write(write))
+            await run.write_secret(write)
         for edit in plan.edits:
-            await run.guard([*edit.add, *edit.remove], run.edit(edit))
+            await run.edit_account(edit)
         for deletion in plan.deletions:
-            if deletion.before.name not in run.failures:
-                await run.guard([deletion.before.name], run.delete(deletion))
+            await run.delete_secret(deletion)
         return run.result()
 
 
@@ -74,7 +73,10 @@ class _Run:
     def __init__(self, client: api.Client, seen: mirror.Mirror) -> None:
         self._client = client
         self._seen = seen
-        self.failures: dict[str, tuple[str, str]] = {}
+        self._failures: dict[str, tuple[str, str]] = {}
+        #: Secrets that do not stand, so no account may list them; those that an account still lists, so they stay.
+        self._missing: set[str] = set()
+        self._listed: set[str] = set()
         self._stale = False
         self._retry_after: float | None = None
         self._writes = 0
@@ -84,7 +86,7 @@ class _Run:
 
     def result(self) -> Result:
         return Result(
-            failures=self.failures,
+            failures=self._failures,
             stale=self._stale,
             retry_after=self._retry_after,
             writes=self._writes,
@@ -93,107 +95,132 @@ class _Run:
             deleted=self._deleted,
         )
 
-    async def guard(self, secrets: list[str], action: Any) -> None:
-        """Await one action and turn its failure into a value."""
+    async def write_secret(self, write: model.WriteSecret) -> None:
+        failure = await self._guard(self._write(write), write.namespace, f"the Secret {write.name}")
+        if failure is not None:
+            self._failures.setdefault(write.name, failure)
+            # One that is only out of date is still good for those that do not list it yet.
+            if write.before is None or not write.before.ours:
+                self._missing.add(write.name)
+
+    async def edit_account(self, edit: model.EditAccount) -> None:
+        account = edit.account
+        failure = await self._guard(self._edit(edit), account.namespace, f"the service account {account.name}")
+        if failure is not None:
+            for name in (*edit.add, *edit.remove):
+                self._failures.setdefault(name, failure)
+            self._listed.update(edit.remove)
+
+    async def delete_secret(self, deletion: model.DeleteSecret) -> None:
+        before = deletion.before
+        if before.name in self._listed:
+            return
+        failure = await self._guard(self._delete(before), before.namespace, f"the Secret {before.name}")
+        if failure is not None:
+            self._failures.setdefault(before.name, failure)
+
+    async def _guard(self, action: Coroutine[Any, Any, None], namespace: str, what: str) -> tuple[str, str] | None:
+        """Await one action and return the reason and message of its failure, or None."""
         try:
             await action
-            return
         except errors.Conflict:
             self._stale = True
-            failure = ("Stale", "it changed meanwhile; planned again")
+            return "Stale", f"{what} changed meanwhile; planned again"
         except errors.NotFound:
             self._stale = True
-            failure = ("Stale", "it is gone; planned again")
+            return "Stale", f"{what} is gone; planned again"
         except errors.Forbidden as error:
             if error.terminating:
-                failure = ("Terminating", "the namespace is being deleted")
-            else:
-                failure = ("Forbidden", _forbidden(secrets[0]))
+                # Its watch will say so too; known at once, it is passed over and no failure.
+                self._terminating(namespace)
+                return "Terminating", "the namespace is being deleted"
+            return "Forbidden", _forbidden(what)
         except errors.Invalid:
-            failure = (
-                "Invalid",
-                f"the API server refused the Secret {secrets[0]}: it is immutable or of another type; delete it",
-            )
+            return "Invalid", _invalid(what)
+        except dockerconfig.TooLarge as error:
+            return "TooLarge", str(error)
         except dockerconfig.DockerConfigError as error:
-            failure = ("Invalid", f"the Secret {secrets[0]} cannot be carried over: {error}")
+            return "Invalid", f"{what} cannot be carried over: {error}"
         except errors.ApiError as error:
-            self._retry_after = error.retry_after
-            failure = ("Unavailable", str(error))
-        for name in secrets:
-            self.failures.setdefault(name, failure)
+            self._retry_after = max(error.retry_after or 0.0, self._retry_after or 0.0) or None
+            return "Unavailable", str(error)
+        return None
 
-    async def write(self, write: model.WriteSecret) -> None:
-        path = f"/api/v1/namespaces/{write.namespace}/secrets/{write.name}"
-        data = write.data
-        if write.carried and write.before is not None:
-            data = await self._carry(path, write)
-        metadata: dict[str, Any] = {
-            "name": write.name,
-            "labels": {names.MANAGED_BY_LABEL: names.MANAGED_BY},
-            "annotations": dict(write.annotations),
-            "ownerReferences": [dict(owner) for owner in write.owners],
-        }
-        if write.before is not None:
-            metadata |= {"uid": write.before.uid, "resourceVersion": write.before.version}
+    def _terminating(self, name: str) -> None:
+        view = self._seen.namespaces.get("", name)
+        if view is not None:
+            self._seen.namespaces.put("", dataclasses.replace(view, terminating=True))
+        self._stale = True
+
+    async def _write(self, write: model.WriteSecret) -> None:
+        path = _secret_path(write.namespace, write.name)
         try:
-            answer = await self._client.request(
-                "PATCH",
-                path,
-                params={
-                    "fieldManager": names.MANAGER,
-                    # Only what is ours, and is guarded, is ever forced.
-                    "force": "true" if write.before is not None else "false",
-                },
-                body={
-                    "apiVersion": "v1",
-                    "kind": "Secret",
-                    "type": names.SECRET_TYPE,
-                    "metadata": metadata,
-                    "data": {names.SECRET_KEY: base64.b64encode(data).decode()},
-                },
-                content_type=api.APPLY,
-                accept=api.METADATA,
-            )
+            answer = await self._apply(path, write)
         except (errors.Conflict, errors.NotFound):
-            await self._refresh_secret(write.namespace, write.name)
+            await self._refresh_secret(write.namespace, write.name, write.before)
             raise
         self._seen.secrets.put(write.namespace, views.secret(answer))
         self._writes += 1
 
-    async def _carry(self, path: str, write: model.WriteSecret) -> bytes:
-        """Return the new data plus the entries that a deleted resource left to stay."""
+    async def _apply(self, path: str, write: model.WriteSecret) -> dict[str, Any]:
+        data, annotations = write.data, write.annotations
+        if write.carried and write.before is not None:
+            data, lost = await self._carry(path, write, write.before)
+            annotations = _without(annotations, lost)
+        metadata: dict[str, Any] = {
+            "name": write.name,
+            "labels": {names.MANAGED_BY_LABEL: names.MANAGED_BY},
+            "annotations": dict(annotations),
+            "ownerReferences": [dict(owner) for owner in write.owners],
+        }
+        if write.before is not None:
+            metadata |= {"uid": write.before.uid, "resourceVersion": write.before.version}
+        answer: dict[str, Any] = await self._client.request(
+            "PATCH",
+            path,
+            params={
+                "fieldManager": names.MANAGER,
+                # Only what is ours, and is guarded, is ever forced.
+                "force": "true" if write.before is not None else "false",
+            },
+            body={
+                "apiVersion": "v1",
+                "kind": "Secret",
+                "type": names.SECRET_TYPE,
+                "metadata": metadata,
+                "data": {names.SECRET_KEY: base64.b64encode(data).decode()},
+            },
+            content_type=api.APPLY,
+            accept=api.METADATA,
+        )
+        return answer
+
+    async def _carry(
+        self, path: str, write: model.WriteSecret, before: views.SecretView
+    ) -> tuple[bytes, frozenset[str]]:
+        """Return the new data plus the entries that stay as they stand, and which of those are not there."""
         standing = await self._client.get(path)
-        if standing["metadata"]["resourceVersion"] != (write.before.version if write.before else ""):
+        if standing["metadata"]["resourceVersion"] != before.version:
             raise errors.Conflict(409, "Stale")
         content = base64.b64decode((standing.get("data") or {}).get(names.SECRET_KEY, ""))
-        kept = {
-            server: login
-            for server, login in dockerconfig.parse(content).logins.items()
-            if server in write.carried
-        }
-        return dockerconfig.serialise({**dockerconfig.parse(write.data).logins, **kept})
-
-    async def _refresh_secret(self, namespace: str, name: str) -> None:
-        """Take in the Secret as it is now: the watch may be slow, and a stale view would plan the same again."""
         try:
-            body = await self._client.get(f"/api/v1/namespaces/{namespace}/secrets/{name}", accept=api.METADATA)
-        except errors.NotFound:
-            self._seen.secrets.drop(namespace, name)
-        except errors.ApiError:
-            pass
-        else:
-            self._seen.secrets.put(namespace, views.secret(body))
+            logins = dockerconfig.parse(content).logins
+        except dockerconfig.BadConfig:
+            # No kubelet reads it either, so nothing is lost that works.
+            logins = {}
+        kept = {server: login for server, login in logins.items() if server in write.carried}
+        data = dockerconfig.serialise({**dockerconfig.parse(write.data).logins, **kept})
+        return data, write.carried - frozenset(kept)
 
-    async def edit(self, edit: model.EditAccount) -> None:
+    async def _edit(self, edit: model.EditAccount) -> None:
         account = edit.account
-        wanted = edit.result(frozenset(self.failures))
+        wanted = edit.result(frozenset(self._missing))
         if wanted == account.pull_secrets:
             return
-        path = f"/api/v1/namespaces/{account.namespace}/serviceaccounts/{account.name}"
         try:
             answer = await self._client.request(
                 "PATCH",
-                path,
+                _account_path(account),
                 params={"fieldManager": names.MANAGER},
                 # The list is atomic: every kind of patch replaces it whole, so the guard is what keeps the
                 # entries of others.  The uid keeps an account from being written that was born again.
@@ -217,22 +244,11 @@ class _Run:
         if removed:
             self._detached.append((account, removed))
 
-    async def _refresh_account(self, account: views.AccountView) -> None:
+    async def _delete(self, before: views.SecretView) -> None:
         try:
-            body = await self._client.get(f"/api/v1/namespaces/{account.namespace}/serviceaccounts/{account.name}")
-        except errors.NotFound:
-            self._seen.accounts.drop(account.namespace, account.name)
-        except errors.ApiError:
-            pass
-        else:
-            self._seen.accounts.put(account.namespace, views.account(body))
-
-    async def delete(self, deletion: model.DeleteSecret) -> None:
-        before = deletion.before
-        try:
-            await self._client.request(
+            answer = await self._client.request(
                 "DELETE",
-                f"/api/v1/namespaces/{before.namespace}/secrets/{before.name}",
+                _secret_path(before.namespace, before.name),
                 body={
                     "apiVersion": "v1",
                     "kind": "DeleteOptions",
@@ -241,17 +257,63 @@ class _Run:
                 accept=api.METADATA,
             )
         except errors.NotFound:
-            self._seen.secrets.drop(before.namespace, before.name)
+            self._seen.secrets.drop(before.namespace, before.name, before)
             return
         except errors.Conflict:
-            await self._refresh_secret(before.namespace, before.name)
+            await self._refresh_secret(before.namespace, before.name, before)
             raise
         self._deleted += 1
-        self._seen.secrets.drop(before.namespace, before.name)
+        if answer.get("kind") != "Status":
+            # It waits for somebody's finalizer: the answer is the Secret as it is now.
+            self._seen.secrets.put(before.namespace, views.secret(answer))
+        else:
+            self._seen.secrets.deleted(before.namespace, before.name, before)
+
+    async def _refresh_secret(self, namespace: str, name: str, known: views.SecretView | None) -> None:
+        """Take in the Secret as it is now: the watch may be slow, and a stale view would plan the same again."""
+        try:
+            body = await self._client.get(_secret_path(namespace, name), accept=api.METADATA)
+        except errors.NotFound:
+            self._seen.secrets.drop(namespace, name, known)
+        except errors.ApiError:
+            pass
+        else:
+            self._seen.secrets.put(namespace, views.secret(body))
+
+    async def _refresh_account(self, known: views.AccountView) -> None:
+        try:
+            body = await self._client.get(_account_path(known))
+        except errors.NotFound:
+            self._seen.accounts.drop(known.namespace, known.name, known)
+        except errors.ApiError:
+            pass
+        else:
+            self._seen.accounts.put(known.namespace, views.account(body))
 
 
-def _forbidden(secret: str) -> str:
+def _secret_path(namespace: str, name: str) -> str:
+    return f"/api/v1/namespaces/{namespace}/secrets/{name}"
+
+
+def _account_path(account: views.AccountView) -> str:
+    return f"/api/v1/namespaces/{account.namespace}/serviceaccounts/{account.name}"
+
+
+def _without(annotations: Mapping[str, str], lost: frozenset[str]) -> Mapping[str, str]:
+    """Return the annotations without the servers whose entries are not there to be kept."""
+    if not lost:
+        return annotations
+    rows = json.loads(annotations[names.SERVERS])
+    kept = {server: row for server, row in rows.items() if server not in lost}
+    return {**annotations, names.SERVERS: json.dumps(kept, sort_keys=True, separators=(",", ":"))}
+
+
+def _forbidden(what: str) -> str:
     return (
-        f"the operator may not write the Secret {secret} or the service accounts there; add the name to resourceNames "
-        f"of the ClusterRole regcred-secrets (see manifests/overlays/secret-name), or use secretName regcred"
+        f"the operator may not write {what}; for a Secret of another name than regcred, add it to resourceNames of the "
+        f"ClusterRole regcred-secrets (see manifests/overlays/secret-name); else an admission policy may be in the way"
     )
+
+
+def _invalid(what: str) -> str:
+    return f"the API server refused {what} as invalid; a Secret that is immutable or of another type has to be deleted"
