@@ -43,6 +43,9 @@ if [ -z "$uv" ]; then
   fi
 fi
 
+# The system's own certificates: many networks have a CA of theirs there.
+export UV_SYSTEM_CERTS="${UV_SYSTEM_CERTS:-1}" UV_NATIVE_TLS="${UV_NATIVE_TLS:-1}"
+
 echo "Installing the locked requirements into .venv (the first time takes a minute) ..."
 "$uv" venv --quiet --allow-existing --python "$python" .venv
 "$uv" pip sync --quiet --python .venv/bin/python --require-hashes requirements-dev.txt
