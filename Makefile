@@ -52,7 +52,8 @@ lock: venv  ## Renew the locked requirements
 	@uv=$$(command -v uv || echo .tool/bin/uv); \
 	flags="--quiet --universal --python-version 3.11 --generate-hashes --no-header --no-emit-index-url --upgrade"; \
 	$$uv pip compile $$flags pyproject.toml -o requirements.txt && \
-	$$uv pip compile $$flags pyproject.toml --group dev -o requirements-dev.txt
+	$$uv pip compile $$flags pyproject.toml --group dev -o requirements-dev.txt && \
+	echo 'hatchling>=1.25' | $$uv pip compile $$flags - -o requirements-build.txt
 
 clean:  ## Remove what the commands made in this folder
 	rm -rf .venv .tool .run build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

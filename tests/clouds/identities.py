@@ -48,6 +48,7 @@ async def environments(clouds: Clouds, cluster: Cluster, folder: Path) -> Enviro
     shared = {
         "PYTHONPATH": os.pathsep.join(map(str, (installed_plugin(folder), ROOT / "operator", ROOT))),
         "SSL_CERT_FILE": str(ca_file),
+        "REQUESTS_CA_BUNDLE": str(ca_file),
         "AWS_REGION": "eu-west-1",
         "AZURE_AUTHORITY_HOST": clouds.azure.origin,
         "AZURE_POD_IDENTITY_AUTHORITY_HOST": clouds.azure.imds.origin,

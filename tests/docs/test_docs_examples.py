@@ -164,12 +164,11 @@ async def test_the_quickstart_shows_what_comes(control_plane: Cluster, namespace
         await control_plane.kubectl("delete", "clusterregistrycredential", "docker-hub", "--ignore-not-found")
 
         async def gone() -> bool:
-            left = await control_plane.kubectl(
-                "get", "secrets", "-A", "--field-selector=metadata.name=regcred", "-o", "name"
+            return not await control_plane.kubectl(
+                "get", "secret", "regcred", "-n", namespace, "--ignore-not-found"
             )
-            return namespace not in left and not left.strip()
 
-        await eventually(gone, "everything to be cleaned up")
+        await eventually(gone, "the Secret to be cleaned up")
         await operator.stop()
         await control_plane.kubectl("delete", "secret", "dockerhub", "-n", "regcred-system", "--ignore-not-found")
 

@@ -33,8 +33,8 @@ class Pods(Model):
     """What may be done about pods."""
 
     restart_stuck: Annotated[bool, pydantic.Strict()] = False
-    """Evict pods that cannot pull because they were created before their service account listed the Secret; their
-    controller creates them anew. Pod disruption budgets are respected. Default false."""
+    """Whether pods that cannot pull, because they were created before their service account listed the Secret, may be
+    evicted. Accepted and without effect in this version: delete such pods by hand. Default false."""
 
 
 class Requirement(Model):

@@ -195,9 +195,10 @@ class Watches:
         return watched is not None and isinstance(watched.error, errors.Forbidden)
 
     def stalest(self) -> float:
-        """Return the seconds since the quietest watch was last heard of."""
+        """Return the seconds since the quietest watch was last heard of; one that is refused is no watch."""
         now = time.monotonic()
-        return max((now - watched.heard_at for watched in self._reflectors.values()), default=0.0)
+        allowed = (w for w in self._reflectors.values() if not isinstance(w.error, errors.Forbidden))
+        return max((now - watched.heard_at for watched in allowed), default=0.0)
 
     async def stop(self) -> None:
         """End every watch."""
