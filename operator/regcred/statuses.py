@@ -63,7 +63,8 @@ class StatusWriter:
         while True:
             now = time.monotonic()
             for uid in [uid for uid, due in self._due.items() if due <= now]:
-                del self._due[uid]
+                if self._due.pop(uid, None) is None:
+                    continue  # removed while another was written
                 try:
                     await self._look(uid, guard)
                 except lease.LeaseLost:

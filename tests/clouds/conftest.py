@@ -8,7 +8,7 @@ Any of them can be run alone.
 
 from __future__ import annotations
 
-import asyncio
+import collections
 import dataclasses
 import json
 import time
@@ -21,18 +21,18 @@ import pytest
 from dev.controlplane import GIVEN, ControlPlane, start_control_plane
 from dev.operator_process import ROOT, OperatorProcess, install
 from dev.waiting import eventually
-from regcred.cluster import client as api
 from tests.clouds import identities, modes
-from tests.clouds.hub import Hub, Sight
+from tests.clouds.hub import Hub, Sight, config_in
 from tests.clouds.local_clouds import Clouds, start_clouds
-from tests.clouds.many import MANY, many_objects
+from tests.clouds.many import KNOWN_AS, MANY, has_logins, many_objects
+from tests.e2e.conftest import World
 
 #: One wait serves many: what comes between `test_issue` and `test_renewal` runs while logins age.
 _ORDER = (
     "test_issue",
     "test_verdicts",
-    "test_tenants",
     "test_renewal",
+    "test_tenants",
     "test_outage",
     "test_memory",
     "test_recovery",
@@ -98,9 +98,17 @@ async def operator(
 @pytest.fixture(scope="session")
 async def hub(control_plane: ControlPlane, operator: OperatorProcess, clouds: Clouds) -> AsyncIterator[Hub]:
     """The cluster, for the whole session."""
-    admin = api.Client(api.login(str(control_plane.admin_kubeconfig)), connections=32)
-    yield Hub(control_plane, operator, clouds, admin)
-    await admin.close()
+    made = Hub(control_plane, operator, clouds)
+    yield made
+    await made.api.close()
+
+
+@pytest.fixture
+async def world(hub: Hub) -> AsyncIterator[World]:
+    """A test's own corner of this cluster."""
+    made = World(hub.cluster, hub.operator)
+    yield made
+    await made.clean()
 
 
 @pytest.fixture(scope="session")
@@ -142,6 +150,10 @@ async def first(hub: Hub, clouds: Clouds, figures: dict[str, Any]) -> Stage:
     await hub.cluster.apply(*many[:-1])
     await hub.apply_modes(declared)
     await hub.cluster.apply(many[-1])
+    await hub.all_issued(declared, 1)
+    await eventually(lambda: has_logins(clouds, 1), "the logins for many namespaces", seconds=60)
+    # What is issued from now on outlives the session, the outage's apart.
+    clouds.live(LONG)
     sights = await hub.all_ready(declared)
 
     async def served() -> dict[str, Any] | None:
@@ -152,22 +164,24 @@ async def first(hub: Hub, clouds: Clouds, figures: dict[str, Any]) -> Stage:
     figures[f"seconds until {len(declared)} modes and {MANY} namespaces were served"] = round(
         time.monotonic() - began, 1
     )
-    # What is issued from now on outlives the session, the outage's apart.
-    clouds.live(LONG)
     return Stage(declared, sights, pull_secrets)
 
 
 @pytest.fixture(scope="session")
-async def second(hub: Hub, first: Stage) -> Stage:
+async def second(hub: Hub, clouds: Clouds, first: Stage) -> Stage:
     """Everything that ends was renewed once."""
     ending = [mode for mode in first.modes if mode.document is None]
-    sights = await hub.all_renewed(ending, first.sights)
+    await hub.all_issued(ending, 2)
+    await eventually(lambda: has_logins(clouds, 2), "the many namespaces' logins to be renewed", seconds=60)
+    sights = await hub.all_hold_the_latest(ending)
+    latest = {clouds.logins(*known)[-1].password for known in KNOWN_AS.values()}
 
     async def renewed() -> dict[str, Any] | None:
         found = await hub.pull_secret_of_all()
-        before = first.pull_secrets
-        fresh = all(found[name]["data"] != before[name]["data"] for name in before if name.startswith("many-"))
-        return found if fresh else None
+        many = {config_in(body) for name, body in found.items() if name.startswith("many-")}
+        return (
+            found if len(many) == 1 and all(password.encode() in next(iter(many)) for password in latest) else None
+        )
 
     pull_secrets = await eventually(renewed, "the many namespaces to be renewed", seconds=60, every=0.5)
     return Stage(ending, sights, pull_secrets)
@@ -184,7 +198,6 @@ class Outage:
         before: how they stood when it began.
         born: namespaces that were made in it, one for each mode.
         calls: how often each endpoint had been asked when it began.
-        restart_calls: the same when the operator had started again in it.
         fresh: a mode that was declared in it for the first time.
     """
 
@@ -193,8 +206,7 @@ class Outage:
     modes: list[modes.Mode]
     before: dict[str, Sight]
     born: dict[str, str]
-    calls: dict[str, int]
-    restart_calls: dict[str, int]
+    calls: collections.Counter[str]
     fresh: modes.Mode
 
 
@@ -208,32 +220,21 @@ async def outage(hub: Hub, clouds: Clouds, environments: identities.Environments
         await hub.operator.start()
     clouds.live(SHORT)
     await hub.apply_modes(declared)
-    await hub.cluster.kubectl("wait", "crcred", *(mode.name for mode in declared), "--for=condition=Ready")
     before = await hub.all_ready(declared)
     clouds.go_down()
     began = time.monotonic()
-    calls = dict(clouds.calls())
+    calls = clouds.calls()
     await hub.operator.stop()
     hub.operator.environment = dict(environments.third)
     await hub.operator.start()
-    restart_calls = dict(clouds.calls())
     fresh = modes.ecr(
         "out-fresh",
-        modes.role("out-fresh").replace(":iam:", ":sts:").replace(":role/", ":assumed-role/") + "/",
+        modes.sessions("out-fresh"),
         {"serviceAccountRef": {"name": "out-fresh"}, "roleArn": modes.role("out-fresh")},
         accounts={"out-fresh": {}},
     )
     modes.federated_role(clouds, "out-fresh", modes.subject("out-fresh"))
     await hub.apply_modes([fresh])
-    born = {mode.name: f"{mode.namespace}-born" for mode in declared}
+    born = {mode.name: f"born-of-{mode.name}" for mode in declared}
     await hub.create_namespaces(born.values(), {})
-    await asyncio.gather(
-        *(
-            hub.cluster.kubectl(
-                *("patch", "crcred", mode.name, "--type=merge", "-p"),
-                json.dumps({"spec": {"namespaces": {"names": [mode.namespace, f"{mode.namespace}-*"]}}}),
-            )
-            for mode in declared
-        )
-    )
-    return Outage(began, began + 2 * SHORT, declared, before, born, calls, restart_calls, fresh)
+    return Outage(began, began + 2 * SHORT, declared, before, born, calls, fresh)

@@ -13,13 +13,15 @@ from dev.cluster import Cluster
 from dev.operator_process import OperatorProcess
 from dev.processes import tail
 from dev.waiting import eventually
-from regcred.cluster import client as api
+from regcred.api import times
 from tests.clouds.local_clouds import Clouds
 from tests.clouds.modes import Mode
 from tests.e2e.conftest import World
 
 Json = dict[str, Any]
 
+#: Seconds by which an end may be told too early: Google tells whole seconds that are left.
+TOLD = 3.0
 _KINDS = ("clusterregistrycredentials", "registrycredentials")
 
 
@@ -72,14 +74,13 @@ def config_in(secret: Json) -> bytes:
 class Hub(World):
     """A `World` for all tests of the session, and for a thousand objects."""
 
-    def __init__(self, cluster: Cluster, operator: OperatorProcess, clouds: Clouds, admin: api.Client) -> None:
+    def __init__(self, cluster: Cluster, operator: OperatorProcess, clouds: Clouds) -> None:
         super().__init__(cluster, operator)
         self.clouds = clouds
-        self.admin = admin
 
     async def listed(self, path: str, **query: str) -> list[Json]:
         """Return all objects at a path of the API."""
-        return [item async for items, _ in self.admin.pages(path, params=query) for item in items]
+        return [item async for items, _ in self.api.pages(path, params=query) for item in items]
 
     async def resources(self) -> dict[str, Json]:
         """Return every resource of both kinds by name."""
@@ -96,7 +97,7 @@ class Hub(World):
 
         async def create(name: str) -> None:
             body = {"metadata": {"name": name, "labels": dict(labels)}}
-            await self.admin.request("POST", "/api/v1/namespaces", body=body)
+            await self.api.request("POST", "/api/v1/namespaces", body=body)
 
         await asyncio.gather(*map(create, names))
 
@@ -138,29 +139,46 @@ class Hub(World):
             told = json.dumps(waiting, indent=1)
             raise AssertionError(f"not all modes are Ready: {told}\n{tail(self.operator.log)}") from None
 
-    async def all_renewed(
-        self, modes: Iterable[Mode], before: Mapping[str, Sight], *, seconds: float = 90.0
-    ) -> dict[str, Sight]:
-        """Wait until every mode has another login than before, in its Secret and in its status."""
+    async def all_issued(self, modes: Iterable[Mode], number: int, *, seconds: float = 90.0) -> None:
+        """Wait until the clouds have handed out so many logins for each mode that has one which ends."""
+        waiting: dict[str, int] = {}
+
+        async def check() -> bool:
+            waiting.clear()
+            waiting.update({mode.name: len(mode.issued(self.clouds)) for mode in modes if mode.document is None})
+            return all(had >= number for had in waiting.values())
+
+        try:
+            await eventually(check, f"{number} logins for every mode", seconds=seconds)
+        except AssertionError:
+            raise AssertionError(f"not {number} each: {waiting}\n{tail(self.operator.log)}") from None
+
+    async def all_hold_the_latest(self, modes: Iterable[Mode], *, seconds: float = 30.0) -> dict[str, Sight]:
+        """Wait until every Secret holds the last login that its cloud handed out, and the status tells its end."""
         modes = list(modes)
         waiting: list[str] = []
 
         async def check() -> dict[str, Sight] | None:
             seen = await self.sights(modes)
             waiting[:] = [
-                mode.name
-                for mode in modes
-                if mode.name not in seen
-                or seen[mode.name].data == before[mode.name].data
-                or seen[mode.name].row["issuedAt"] == before[mode.name].row["issuedAt"]
-                or seen[mode.name].ready.get("status") != "True"
+                mode.name for mode in modes if mode.name not in seen or not self._latest(mode, seen[mode.name])
             ]
             return None if waiting else seen
 
         try:
-            return await eventually(check, "all modes to be renewed", seconds=seconds, every=0.5)
+            return await eventually(check, "all modes to hold the latest", seconds=seconds, every=0.5)
         except AssertionError:
-            raise AssertionError(f"not renewed: {waiting}\n{tail(self.operator.log)}") from None
+            raise AssertionError(f"not the latest: {waiting}\n{tail(self.operator.log)}") from None
+
+    def _latest(self, mode: Mode, sight: Sight) -> bool:
+        latest = mode.issued(self.clouds)[-1]
+        told = sight.row.get("expiresAt")
+        return (
+            sight.ready.get("status") == "True"
+            and sight.data == docker_config(mode.servers, mode.username, latest.password)
+            and told is not None
+            and abs(times.parse_time(told).timestamp() - latest.ends) < TOLD
+        )
 
 
 def _parts(data: Mapping[str, str]) -> set[str]:

@@ -62,7 +62,9 @@ async def environments(clouds: Clouds, cluster: Cluster, folder: Path) -> Enviro
         "AWS_WEB_IDENTITY_TOKEN_FILE": str(await own_token("sts.amazonaws.com")),
     }
     pod_token = await own_token("pods.eks.amazonaws.com")
-    agent = clouds.aws.set_pod_role(pod_token.read_text(), await clouds.aws.create_session(modes.role("pod"), "pod"))
+    agent = clouds.aws.set_pod_role(
+        pod_token.read_text(), await clouds.aws.create_session(modes.role("pod"), "pod")
+    )
     clouds.aws.set_node_role(await clouds.aws.create_session(modes.role("node"), "i-0123456789"))
     federation = folder / "federation.json"
     federation.write_text(

@@ -12,6 +12,7 @@ import collections
 import contextlib
 import dataclasses
 import ssl
+import time
 from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -39,12 +40,14 @@ class Login:
         provider: who handed it out.
         who: the identity that asked, as the cloud knows it.
         password: the login's.
+        at: when, seconds of the epoch.
         ends: seconds of the epoch.
     """
 
     provider: str
     who: str
     password: str = dataclasses.field(repr=False)
+    at: float
     ends: float
 
 
@@ -87,14 +90,11 @@ class Clouds:
 
     def __init__(
         self,
-        aws: amazon.Aws,
-        google: GoogleCloud,
-        azure: AzureCloud,
-        quay: Quay,
+        servers: tuple[amazon.Aws, GoogleCloud, AzureCloud, Quay],
         attackers: tuple[Attacker, Attacker],
         issuer: RecordingIssuer,
     ) -> None:
-        self.aws, self.google, self.azure, self.quay = aws, google, azure, quay
+        self.aws, self.google, self.azure, self.quay = servers
         self.attackers = attackers
         self.issuer = issuer
         self.planted: set[str] = set()
@@ -118,16 +118,7 @@ class Clouds:
 
     def logins(self, provider: str, who: str) -> list[Login]:
         """Return the logins that one identity (or one whose name begins so) was given, in order."""
-        google = [
-            Login("gcr", issued.principal, token, issued.expires_at)
-            for token, issued in self.google._issued.items()
-            if issued.scopes <= {CLOUD_PLATFORM, READ_ONLY}
-        ]
-        return [
-            login
-            for login in (*self._logins, *google)
-            if login.provider == provider and login.who.startswith(who)
-        ]
+        return [login for login in self._logins if login.provider == provider and login.who.startswith(who)]
 
     def calls(self) -> collections.Counter[str]:
         """Return how often each endpoint was asked, well or badly."""
@@ -138,13 +129,11 @@ class Clouds:
 
     def secrets(self) -> dict[str, set[str]]:
         """Return all that is secret: what stands in sources, what was handed out on the way, and the logins."""
-        known = self.aws._known.values()
         logins = {login.password for login in self._logins}
-        tokens = {token for token, issued in self.google._issued.items() if issued.scopes <= {CLOUD_PLATFORM, READ_ONLY}}
-        steps = {*self._steps, *self.issuer.shown, *self.google._issued} - tokens - logins
-        sessions = [keys for keys in known if keys.session_token]
+        sessions = [keys for keys in self.aws._known.values() if keys.session_token]
+        steps = {*self._steps, *self.issuer.shown, *self.google._issued} - logins
         steps |= {keys.session_token for keys in sessions} | {keys.secret_access_key for keys in sessions}
-        return {"source": set(self.planted), "step": steps - self.planted, "login": logins | tokens}
+        return {"source": set(self.planted), "step": steps - self.planted, "login": logins}
 
     def _record(self) -> None:
         login, note, judge = self.aws._login, self.aws._note, self.aws._judge_federation
@@ -158,14 +147,22 @@ class Clouds:
             note(action, signed, caller, outcome)
             if outcome == "ok" and action in {amazon.ECR, amazon.PUBLIC}:
                 password = base64.b64decode(made[-1]["authorizationToken"]).decode().partition(":")[2]
-                self._logins.append(Login("ecr", caller, password, made[-1]["expiresAt"]))
+                self._noted("ecr", caller, password, made[-1]["expiresAt"])
 
         def recorded_judge(request: Any, form: dict[str, str]) -> Any:
             self._steps.add(form.get("WebIdentityToken", ""))
             return judge(request, form)
 
         self.aws._login, self.aws._note, self.aws._judge_federation = recorded_login, recorded_note, recorded_judge
+        google = self.google._issue
         entra, exchange, robot = self.azure.entra_token, self.azure.registries._issue, self.quay._issue
+
+        def recorded_google(principal: str, *args: Any) -> str:
+            token = google(principal, *args)
+            issued = self.google._issued[token]
+            if issued.scopes <= {CLOUD_PLATFORM, READ_ONLY}:
+                self._noted("gcr", principal, token, issued.expires_at)
+            return token
 
         def recorded_entra(*args: Any, **claims: Any) -> str:
             token = entra(*args, **claims)
@@ -174,19 +171,22 @@ class Clouds:
 
         def recorded_exchange(registry: Any, client: str, kind: str, life: str, **claims: Any) -> str:
             token = exchange(registry, client, kind, life, **claims)
-            ends = issuers.unverified(token, 1)["exp"]
-            self._logins.append(Login(f"acr {kind}", f"{client}@{registry.host}", token, ends))
+            self._noted(f"acr {kind}", f"{client}@{registry.host}", token, issuers.unverified(token, 1)["exp"])
             return token
 
         def recorded_robot(name: str, **claims: Any) -> str:
             token = robot(name, **claims)
             if not claims:
-                self._logins.append(Login("quay-federation", name, token, issuers.unverified(token, 1)["exp"]))
+                self._noted("quay-federation", name, token, issuers.unverified(token, 1)["exp"])
             return token
 
+        self.google._issue = recorded_google
         self.azure.entra_token = recorded_entra
         self.azure.registries._issue = recorded_exchange
         self.quay._issue = recorded_robot
+
+    def _noted(self, provider: str, who: str, password: str, ends: float) -> None:
+        self._logins.append(Login(provider, who, password, time.time(), ends))
 
     # An outage.
 
@@ -213,9 +213,7 @@ class Clouds:
 async def start_clouds(public_key: Path, issuer: str) -> AsyncIterator[Clouds]:
     """All clouds, running; they believe the tokens of the issuer with this key."""
     known = RecordingIssuer.of(issuer, public_key)
-    believed = aws_checks.Issuer(
-        issuer, known.public_key, frozenset({"sts.amazonaws.com", "regcred.example/another-audience"})
-    )
+    believed = aws_checks.Issuer(issuer, known.public_key)
     authority = Authority("the clouds, locally")
     async with contextlib.AsyncExitStack() as stack:
         aws = await stack.enter_async_context(amazon.start_aws(issuer=believed))
@@ -228,7 +226,7 @@ async def start_clouds(public_key: Path, issuer: str) -> AsyncIterator[Clouds]:
         )
         azure.trust(known)
         quay.trust(known)
-        yield Clouds(aws, google, azure, quay, attackers, known)
+        yield Clouds((aws, google, azure, quay), attackers, known)
 
 
 async def pulls(server: LocalServer, ca: str, host: str, repository: str, login: tuple[str, str]) -> bool:

@@ -11,10 +11,9 @@ from tests.clouds.local_clouds import Clouds
 MANY = 1000
 NAME = "many"
 HOST = modes.azure_host(NAME)
-_ROLE_SESSIONS = f"arn:aws:sts::333333333333:assumed-role/{NAME}/"
 #: Where the ledger has the logins of each cloud.
 KNOWN_AS = {
-    "ecr": ("ecr", _ROLE_SESSIONS),
+    "ecr": ("ecr", modes.sessions(NAME)),
     "gcr": ("gcr", modes.principal(NAMESPACE, NAME)),
     "acr": ("acr refresh_token", f"{modes.client(NAME)}@{HOST}"),
 }
@@ -46,3 +45,8 @@ def many_objects(clouds: Clouds) -> list[dict[str, Any]]:
             },
         },
     ]
+
+
+async def has_logins(clouds: Clouds, number: int) -> bool:
+    """Whether each cloud has handed out so many logins for it."""
+    return all(len(clouds.logins(*known)) >= number for known in KNOWN_AS.values())

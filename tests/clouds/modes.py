@@ -33,12 +33,16 @@ GKE = (
     "https://container.googleapis.com/v1/projects/my-project/locations/europe-west1/clusters/prod"
 )
 _AZURE_USER = "00000000-0000-0000-0000-000000000000"
-_SESSIONS = "arn:aws:sts::333333333333:assumed-role"
 
 
 def role(name: str) -> str:
     """Return the ARN of a role."""
     return f"arn:aws:iam::333333333333:role/{name}"
+
+
+def sessions(name: str) -> str:
+    """Return what the ARN of every session of a role begins with."""
+    return f"arn:aws:sts::333333333333:assumed-role/{name}/"
 
 
 def google_account(name: str) -> str:
@@ -66,7 +70,7 @@ class Mode:
     """One provider in one identity mode.
 
     Attributes:
-        name: of the mode and the resource; its namespace is `mode-NAME`.
+        name: of the mode and the resource; its namespace is `mode-NAME`, and for the cluster kind every `*-of-NAME`.
         registry: the registry entry.
         identity: of the status row, or what it begins with.
         username: of the login.
@@ -116,7 +120,7 @@ class Mode:
         kind = "RegistryCredential" if self.tenant else "ClusterRegistryCredential"
         spec: Json = {"registries": [self.registry]}
         if not self.tenant:
-            spec["namespaces"] = {"names": [self.namespace]}
+            spec["namespaces"] = {"names": [self.namespace, f"*-of-{self.name}"]}
         return [
             {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": self.namespace}},
             *(
@@ -128,7 +132,12 @@ class Mode:
                 for name, annotations in self.accounts.items()
             ),
             *(
-                {"apiVersion": "v1", "kind": "Secret", "metadata": {**meta, "name": name}, "stringData": dict(data)}
+                {
+                    "apiVersion": "v1",
+                    "kind": "Secret",
+                    "metadata": {**meta, "name": name},
+                    "stringData": dict(data),
+                }
                 for name, data in self.secrets.items()
             ),
             {
@@ -171,7 +180,7 @@ async def ecr_modes(clouds: Clouds) -> list[Mode]:
     """Return the modes of `ecr`, with their users, roles and trust made at Amazon."""
     roles = clouds.aws.roles
     federated_role(clouds, "operator", f"system:serviceaccount:{NAMESPACE}:{ACCOUNT}")
-    operator = frozenset({f"{_SESSIONS}/operator/"})
+    operator = frozenset({sessions("operator")})
     roles[role("ecr-own-role")] = Trust(principals=operator, external_id="ext-own")
     users = {name: await clouds.aws.create_user(name) for name in ("ecr-keys", "ecr-keys-role", "ecr-public")}
     roles[role("ecr-keys-role")] = Trust(
@@ -183,10 +192,10 @@ async def ecr_modes(clouds: Clouds) -> list[Mode]:
         for name, tenant in (("ecr-account", False), ("ecr-tenant", True))
     }
     return [
-        ecr("ecr-own", f"{_SESSIONS}/operator/"),
+        ecr("ecr-own", sessions("operator")),
         ecr(
             "ecr-own-role",
-            f"{_SESSIONS}/ecr-own-role/",
+            sessions("ecr-own-role"),
             {"roleArn": role("ecr-own-role"), "externalId": "ext-own"},
         ),
         ecr(
@@ -197,26 +206,26 @@ async def ecr_modes(clouds: Clouds) -> list[Mode]:
         ),
         ecr(
             "ecr-keys-role",
-            f"{_SESSIONS}/ecr-keys-role/",
+            sessions("ecr-keys-role"),
             {"secretRef": {"name": "ecr-keys-role"}, "roleArn": role("ecr-keys-role"), "externalId": "ext-keys"},
             secrets={"ecr-keys-role": key_pair(users["ecr-keys-role"])},
         ),
         ecr(
             "ecr-session",
-            f"{_SESSIONS}/ecr-session/",
+            sessions("ecr-session"),
             {"secretRef": {"name": "ecr-session"}},
             secrets={"ecr-session": key_pair(session)},
         ),
         ecr(
             "ecr-account",
-            f"{_SESSIONS}/ecr-account/",
+            sessions("ecr-account"),
             {"serviceAccountRef": {"name": "ecr-account"}},
             aliases=[ECR_ALIAS],
             accounts={"ecr-account": annotated["ecr-account"]},
         ),
         ecr(
             "ecr-account-role",
-            f"{_SESSIONS}/ecr-account-role/",
+            sessions("ecr-account-role"),
             {
                 "serviceAccountRef": {"name": "ecr-account-role"},
                 "roleArn": federated_role(clouds, "ecr-account-role", subject("ecr-account-role")),
@@ -232,7 +241,7 @@ async def ecr_modes(clouds: Clouds) -> list[Mode]:
         ),
         ecr(
             "ecr-tenant",
-            f"{_SESSIONS}/ecr-tenant/",
+            sessions("ecr-tenant"),
             {"serviceAccountRef": {"name": "ecr-tenant"}},
             tenant=True,
             accounts={"ecr-tenant": annotated["ecr-tenant"]},
@@ -482,7 +491,7 @@ def ambient_modes(clouds: Clouds) -> list[Mode]:
         )
     )
     return [
-        ecr("ambient-ecr", f"{_SESSIONS}/pod/", server=ECR.replace("eu-west-1", "eu-central-1")),
+        ecr("ambient-ecr", sessions("pod"), server=ECR.replace("eu-west-1", "eu-central-1")),
         gcr("ambient-gcr", principal(NAMESPACE, ACCOUNT), {"scopes": [CLOUD_PLATFORM]}),
         acr(clouds, "ambient-acr", owner="workload"),
     ]
@@ -492,7 +501,7 @@ def third_ambient_modes(clouds: Clouds) -> list[Mode]:
     """Return the same declarations as they come out for the operator's third identity."""
     second = ambient_modes(clouds)
     return [
-        ecr("ambient-ecr", f"{_SESSIONS}/node/", server=second[0].registry["server"]),
+        ecr("ambient-ecr", sessions("node"), server=second[0].registry["server"]),
         gcr("ambient-gcr", google_account("key-file"), {"scopes": [CLOUD_PLATFORM]}),
         second[2],
     ]

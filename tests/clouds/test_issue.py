@@ -12,24 +12,26 @@ from dev.clouds.google import READ_ONLY
 from dev.clouds.issuers import audiences, unverified
 from dev.operator_process import NAMESPACE
 from regcred.api import times
-from tests.clouds import many
-from tests.clouds.conftest import AGEING, Stage
-from tests.clouds.hub import config_in, docker_config
+from tests.clouds import many, modes
+from tests.clouds.conftest import Stage
+from tests.clouds.hub import TOLD, config_in, docker_config
 from tests.clouds.local_clouds import Clouds
 
 
 async def test_secrets_hold_the_very_login(first: Stage, clouds: Clouds) -> None:
-    """Each mode's Secret is, byte for byte, the docker config of the first login that its cloud gave its identity."""
+    """Each mode's Secret is, byte for byte, the docker config of a login that its cloud gave its own identity."""
     for mode in first.modes:
         data = first.sights[mode.name].data
         if mode.document is None:
-            issued = mode.issued(clouds)[0]
-            assert data == docker_config(mode.servers, mode.username, issued.password), mode.name
+            issued = [login.password for login in mode.issued(clouds)]
+            assert data in [docker_config(mode.servers, mode.username, one) for one in issued], mode.name
         else:
             auths = json.loads(data)["auths"]
             assert list(auths) == mode.servers
             assert json.loads(auths[mode.servers[0]]["password"]) == mode.document
-            assert data == docker_config(mode.servers, mode.username, auths[mode.servers[0]]["password"])
+            assert data == docker_config(mode.servers, mode.username, auths[mode.servers[0]]["password"]), (
+                mode.name
+            )
 
 
 async def test_logins_pull(first: Stage, clouds: Clouds) -> None:
@@ -60,11 +62,11 @@ async def test_status_rows_say_what_holds(first: Stage, clouds: Clouds) -> None:
         issued_at, ends, next_at = (
             times.parse_time(row[name]) for name in ("issuedAt", "expiresAt", "nextRefreshAt")
         )
-        told = dt.datetime.fromtimestamp(mode.issued(clouds)[0].ends, dt.UTC)
-        # Google tells whole seconds that are left; an end may be told too early, never too late.
-        assert dt.timedelta(seconds=-3) <= ends - told <= dt.timedelta(0), mode.name
-        assert abs((ends - issued_at).total_seconds() - AGEING) <= 3, mode.name
-        assert 0.35 * AGEING <= (next_at - issued_at).total_seconds() <= 0.5 * AGEING + 2, mode.name
+        (issued,) = [login for login in mode.issued(clouds) if login.password.encode() in sight.data]
+        # An end may be told too early, never too late.
+        assert -TOLD <= ends.timestamp() - issued.ends <= 0, mode.name
+        assert abs(issued_at.timestamp() - issued.at) <= TOLD, mode.name
+        assert issued_at < next_at <= issued_at + (ends - issued_at) / 2 + dt.timedelta(seconds=1), mode.name
         assert sight.resource["status"]["summary"]["expiresAt"] == row["expiresAt"]
 
 
@@ -97,7 +99,9 @@ async def test_tokens_are_for_one_audience_and_ten_minutes(first: Stage, clouds:
         assert claims["exp"] - claims["iat"] <= 600
         assert claims["iat"] <= time.time()
     callers = {call.caller for call in clouds.aws.calls if call.action == FEDERATE and call.outcome == "ok"}
-    accounts = {f"system:serviceaccount:{m.home}:{n}" for m in first.modes if m.provider == "ecr" for n in m.accounts}
+    accounts = {
+        f"system:serviceaccount:{m.home}:{n}" for m in first.modes if m.provider == "ecr" for n in m.accounts
+    }
     assert accounts <= callers
 
 
@@ -123,15 +127,12 @@ async def test_azure_tokens_are_for_registries(first: Stage, clouds: Clouds) -> 
 
 async def test_one_call_a_cloud_for_all_namespaces(first: Stage, clouds: Clouds) -> None:
     """A thousand namespaces with three clouds cost one fetch a cloud, and all hold the same bytes."""
-    logins = {cloud: clouds.logins(*known_as) for cloud, known_as in many.KNOWN_AS.items()}
     served = {config_in(first.pull_secrets[f"many-{number:04}"]) for number in range(many.MANY)}
     assert len(served) == 1
     auths = json.loads(served.pop())["auths"]
-    assert {server: entry["password"] for server, entry in auths.items()} == {
-        server: logins[cloud][0].password
-        for server, cloud in zip((entry["server"] for entry in _registries(clouds)), logins, strict=True)
-    }
-
-
-def _registries(clouds: Clouds) -> list[dict[str, object]]:
-    return many.many_objects(clouds)[-1]["spec"]["registries"]
+    servers = {"ecr": modes.ECR, "gcr": modes.GAR, "acr": many.HOST}
+    assert sorted(auths) == sorted(servers.values())
+    for cloud, known_as in many.KNOWN_AS.items():
+        issued = clouds.logins(*known_as)
+        assert auths[servers[cloud]]["password"] in {login.password for login in issued}
+        assert len(issued) <= 2, "one at issue, and perhaps one at renewal"

@@ -20,9 +20,7 @@ def account(version, *listed, name="default", uid="u", namespace="n"):
 
 
 def secret(version, name="regcred", namespace="n", **meta):
-    return {
-        "metadata": {"namespace": namespace, "name": name, "uid": "u", "resourceVersion": str(version)} | meta
-    }
+    return {"metadata": {"namespace": namespace, "name": name, "uid": "u", "resourceVersion": str(version)} | meta}
 
 
 class Clock:
@@ -334,7 +332,9 @@ class Watching(RuleBasedStateMachine):
     @invariant()
     def changes_follow_each_other(self):
         for (_, after), (before, _) in zip(self.changes, self.changes[1:], strict=False):
-            assert after == before or (after is not None and before == dataclasses.replace(after, version=before.version))
+            assert after == before or (
+                after is not None and before == dataclasses.replace(after, version=before.version)
+            )
 
     def teardown(self):
         while self.watched < len(self.history):

@@ -87,7 +87,8 @@ def stands(*contributions: model.Contribution, **changes: object) -> views.Secre
     """Return the Secret as the contributions have made it, but for `changes`."""
     name = contributions[0].secret_name
     return dataclasses.replace(
-        secret_of(composition.compose(contributions, NOW), name=name), **changes  # type: ignore[arg-type]
+        secret_of(composition.compose(contributions, NOW), name=name),
+        **changes,  # type: ignore[arg-type]
     )
 
 
@@ -96,7 +97,9 @@ def foreign(name: str = NAME, *, adopt: bool = False) -> views.SecretView:
     return views.SecretView(NAMESPACE, name, "uid-foreign", "7", adopt=adopt)
 
 
-def account(name: str = "default", *listed: str, managed: bool = False, ignored: bool = False) -> views.AccountView:
+def account(
+    name: str = "default", *listed: str, managed: bool = False, ignored: bool = False
+) -> views.AccountView:
     """Return a service account that lists these Secrets."""
     return views.AccountView(NAMESPACE, name, f"uid-{name}", "20", listed, ignored, managed)
 

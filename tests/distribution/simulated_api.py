@@ -176,7 +176,9 @@ class SimulatedApi:
         if stored is None:
             meta = {key: document["metadata"].get(key) or {} for key in ("labels", "annotations")}
             meta["ownerReferences"] = document["metadata"].get("ownerReferences") or []
-            stored = self.create(path, {"type": document["type"], "data": document["data"], "metadata": meta}, manager)
+            stored = self.create(
+                path, {"type": document["type"], "data": document["data"], "metadata": meta}, manager
+            )
             stored.owned = {(manager, "Apply"): set(wanted)}
             return stored.rendered()
         state, live = stored.state(), stored.fields()
@@ -185,7 +187,9 @@ class SimulatedApi:
         rivals = [who for who, fields in others.items() if fields & differing]
         if rivals and not force:
             raise errors.Conflict(409, "Conflict")
-        if document["type"] != stored.body["type"] or (stored.body.get("immutable") and ("data",) in _heads(differing)):
+        if document["type"] != stored.body["type"] or (
+            stored.body.get("immutable") and ("data",) in _heads(differing)
+        ):
             raise errors.Invalid(422, "Invalid")
         for fields in others.values():
             fields -= differing

@@ -96,7 +96,10 @@ def test_ended_login_stays_where_it_stands():
     """A login that has ended is not handed out anew and not taken away, since it may be our clock that is wrong."""
     ended = contribution("a", {QUAY: published("old", expires=ENDED), GHCR: published("new", expires=LIVING)})
     assert logins_of(compose(ended).data) == {GHCR: "new"}
-    there = [views.Standing(QUAY, ended.uid), views.Standing(GHCR, ended.uid)]
+    there = [
+        views.Standing(QUAY, ended.uid, "2026-03-01T11:00:00Z"),
+        views.Standing(GHCR, ended.uid, "2026-03-01T13:00:00Z"),
+    ]
     assert logins_of(compose(ended, standing=there).data) == {QUAY: "old", GHCR: "new"}
 
 
@@ -105,8 +108,28 @@ def test_living_login_beats_an_ended_one(standing):
     """Whatever stands and whoever precedes, a login that lives is never replaced by one that has ended."""
     ended = contribution("a", {QUAY: published("ended", expires=ENDED)}, cluster=False)
     living = contribution("b", {QUAY: published("living", expires=LIVING)})
-    composed = compose(ended, living, standing=[views.Standing(QUAY, f"uid-{standing}")])
+    there = views.Standing(QUAY, f"uid-{standing}", "2026-03-01T11:00:00Z" if standing == "a" else "")
+    composed = compose(ended, living, standing=[there])
     assert logins_of(composed.data) == {QUAY: "living"}
+
+
+@pytest.mark.parametrize(
+    ("stands_until", "kept"),
+    [("2026-03-01T13:00:00Z", True), ("", True), ("2026-03-01T11:30:00Z", False)],
+    ids=["lives", "never ends", "has ended"],
+)
+def test_login_that_arrives_ended(stands_until, kept):
+    """A new login that has ended on its way does not take the place of the last one while that lives."""
+    late = contribution("a", {QUAY: published("late", expires=ENDED)})
+    there = [views.Standing(QUAY, late.uid, stands_until, "v-before")]
+    composed = compose(late, standing=there)
+    if kept:
+        assert (composed.servers, composed.carried) == (frozenset(), {QUAY})
+        assert composed.standing == tuple(there)
+        assert composed.shadowed == {}
+        assert composed.owner_uids == (late.uid,)
+    else:
+        assert logins_of(composed.data) == {QUAY: "late"}
 
 
 def test_login_ends_at_its_end():
@@ -299,7 +322,12 @@ def contributions(draw):
 
 
 STANDING = st.lists(
-    st.builds(views.Standing, st.sampled_from(SERVERS), st.sampled_from(["uid-a0", "uid-b1", "uid-c2"])),
+    st.builds(
+        views.Standing,
+        st.sampled_from(SERVERS),
+        st.sampled_from(["uid-a0", "uid-b1", "uid-c2"]),
+        st.sampled_from(["", "2026-03-01T11:00:00Z", "2026-03-01T13:00:00Z"]),
+    ),
     unique_by=lambda row: row.server,
 )
 
@@ -323,13 +351,19 @@ def test_order_does_not_matter(contributions, standing, data):
 
 @given(contributions=contributions(), standing=STANDING)
 def test_every_server_is_served_by_the_best(contributions, standing):
-    """A server is served by the first in precedence whose login lives, else by the first whose ended login stands."""
-    there = {(row.server, row.uid) for row in standing}
+    """A server is served by the first in precedence whose login lives, new or standing, else by whose ended one stands."""
+    there = {(row.server, row.uid): row for row in standing}
     composed = compose(*contributions, standing=standing)
     found = {row.server: row.uid for row in composed.standing} if composed is not None else {}
     for server in SERVERS:
         claims = sorted((each for each in contributions if server in each.logins), key=lambda each: each.rank)
-        living = [each for each in claims if not each.logins[server].expired(NOW)]
+        lasting = {"", "2026-03-01T13:00:00Z"}
+        living = [
+            each
+            for each in claims
+            if not each.logins[server].expired(NOW)
+            or ((server, each.uid) in there and there[server, each.uid].expires in lasting)
+        ]
         ended = [each for each in claims if (server, each.uid) in there]
         best = next(itertools.chain(living, ended), None)
         assert found.get(server) == (best.uid if best else None)
@@ -343,6 +377,4 @@ def test_revision_tells_content(contributions):
         annotations = [dict(each.annotations) for each in (one, other)]
         for each in annotations:
             del each[names.REVISION]
-        assert (one.revision == other.revision) == (
-            (one.data, annotations[0]) == (other.data, annotations[1])
-        )
+        assert (one.revision == other.revision) == ((one.data, annotations[0]) == (other.data, annotations[1]))

@@ -152,6 +152,15 @@ def test_waiting_for_the_first_login():
     assert (outcome(made).state, outcome(made).reason) == (State.WAITING, "Waiting")
 
 
+def test_each_waits_for_its_own_login():
+    """A resource that has no login yet waits, whatever others have brought to the Secret."""
+    b = contribution("b", {}, accounts=("ci",))
+    made = plan(observed(stands(A), account("ci")), desired(A, b))
+    assert actions(made) == ["attach ci regcred"]
+    assert outcome(made, A).state is State.SYNCED
+    assert (outcome(made, b).state, outcome(made, b).reason) == (State.WAITING, "Waiting")
+
+
 def test_resource_that_has_lost_its_login_deletes_nothing():
     """While a changed entry is being fetched, what it had brought before stays."""
     made = plan(observed(stands(A), account("default", NAME, managed=True)), desired(contribution("a", {})))
@@ -320,7 +329,10 @@ class TestFrozen:
             contributors=(views.Contributor(A.uid, A.key, False),),
             servers=(views.Standing(QUAY, A.uid),),
         )
-        for wanted in (desired(elsewhere=[self.FROZEN]), desired(contribution("b", [GHCR]), elsewhere=[self.FROZEN])):
+        for wanted in (
+            desired(elsewhere=[self.FROZEN]),
+            desired(contribution("b", [GHCR]), elsewhere=[self.FROZEN]),
+        ):
             for write in plan(observed(forged), wanted).writes:
                 assert QUAY not in logins_of(write.data)
 

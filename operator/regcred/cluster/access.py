@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import concurrent.futures
 import logging
+import math
 import os
 import pathlib
 import ssl
@@ -16,6 +17,7 @@ import time
 from collections.abc import Callable
 
 import kubernetes.client
+import kubernetes.client.rest
 import kubernetes.config
 
 from regcred.cluster import errors
@@ -48,11 +50,11 @@ class Login:
     ) -> None:
         self.configuration = configuration
         self.server: str = configuration.host.rstrip("/")
-        self.proxy: str | None = configuration.proxy
+        self.proxy = _proxy(configuration)
         self.ssl = self._context()
         self._reload = reload
         self._header: dict[str, str] = {}
-        self._read_at = float("-inf")
+        self._read_at = self._loaded_at = -math.inf
         self._failed = ""
         self._ca_mtime = self._mtime()
         self._lock = asyncio.Lock()
@@ -90,7 +92,8 @@ class Login:
 
     def _recent(self, *, fresh: bool) -> bool:
         # Of many requests that were refused together, the first one reads for all.
-        return time.monotonic() - self._read_at < (_FRESH if fresh else _HEADER_LIFE)
+        since, life = (self._loaded_at, _FRESH) if fresh else (self._read_at, _HEADER_LIFE)
+        return time.monotonic() - since < life
 
     async def _renew(self, *, fresh: bool) -> None:
         loop = asyncio.get_running_loop()
@@ -103,9 +106,11 @@ class Login:
             if name != self._failed:
                 _log.warning("Could not read the login to the API server (%s)", name)
                 self._failed = name
-            if self._read_at == float("-inf"):
+            if self._read_at == -math.inf:
                 raise errors.Unavailable(0, f"the login to the API server cannot be read ({name})") from None
         self._read_at = time.monotonic()
+        if fresh:
+            self._loaded_at = self._read_at
 
     def _read(self, fresh: bool) -> dict[str, str]:  # noqa: FBT001 - run in a thread
         if fresh and self._reload is not None:
@@ -118,6 +123,14 @@ class Login:
             self._ca_mtime = mtime
         token = self.configuration.get_api_key_with_prefix("BearerToken", alias="authorization")
         return {"Authorization": token} if token else {}
+
+
+def _proxy(configuration: kubernetes.client.Configuration) -> str | None:
+    """Return the proxy before the API server; the configuration holds what NO_PROXY says, but leaves it to others."""
+    proxy: str | None = configuration.proxy
+    if not proxy or kubernetes.client.rest.should_bypass_proxies(configuration.host, configuration.no_proxy or ""):
+        return None
+    return proxy if "://" in proxy else f"http://{proxy}"
 
 
 def login(kubeconfig: str | None = None, context: str | None = None) -> Login:

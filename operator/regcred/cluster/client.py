@@ -7,6 +7,7 @@ nothing regcred needs.  Watches have a pool of their own, so that they never tak
 from __future__ import annotations
 
 import asyncio
+import io
 import json
 import random
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
@@ -30,6 +31,8 @@ METADATA_LIST = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v
 
 PAGE = 500
 _TRIES = 4
+#: Bytes of a body that is not written in one go.
+_LARGE = 256 * 1024
 #: Seconds that a server may make one request wait.
 _LONGEST = 30.0
 
@@ -138,7 +141,8 @@ class Client:
                 method,
                 self.access.server + path,
                 params=params,
-                data=data,
+                # A large body is sent piece by piece, so that others run meanwhile.
+                data=io.BytesIO(data) if data is not None and len(data) > _LARGE else data,
                 headers=headers | authorization,
                 timeout=self._timeout,
                 proxy=self.access.proxy,
@@ -171,7 +175,9 @@ class Client:
         while True:
             query = {**(params or {}), "limit": str(PAGE), **({"continue": token} if token else {})}
             answer = _object(await self.request("GET", path, params=query, accept=accept))
-            meta, items = answer["metadata"], answer.get("items") or []
+            # A list without items may hold null in their place.
+            meta, items = answer["metadata"], answer.get("items")
+            items = [] if items is None else items
             if not isinstance(items, list) or not meta.get("resourceVersion"):
                 raise errors.Unavailable(0, "the API server's answer was not a list")
             token = meta.get("continue") or ""

@@ -108,7 +108,7 @@ class Reflector:
 
     async def run(self) -> None:
         """List and watch until cancelled; every error leads to another attempt."""
-        failures = 0
+        failures = expired = 0
         while True:
             began = time.monotonic()
             try:
@@ -118,9 +118,9 @@ class Reflector:
             except errors.Gone:
                 _log.info("Relisting %s: the resource version expired", self.collection.title)
                 # A server that calls its newest version expired, or whose pages expire as we read, is not hammered.
-                failures = failures + 1 if time.monotonic() - began < _BRIEF else 0
-                if failures:
-                    await self._sleep(_pause(failures, _CEILING))
+                expired = expired + 1 if time.monotonic() - began < _BRIEF else 0
+                if expired:
+                    await self._sleep(_pause(expired, _CEILING))
             except errors.ApiError as error:
                 failures += 1
                 self._failed(error, failures)

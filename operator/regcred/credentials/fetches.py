@@ -27,8 +27,9 @@ _log = logging.getLogger(__name__)
 
 #: How long one fetch may take, in seconds.
 TIMEOUT = 90.0
-#: Tries in a row, because of news, that need not wait for the floor.
+#: Tries because of news that need not wait for the floor, and the seconds of rest after which there are as many again.
 _RUSHES = 4
+_REST = 300.0
 
 
 class Clock(Protocol):
@@ -71,7 +72,7 @@ class Fetch:
         tried: monotonic time of the last try.
         patience: monotonic time before which the provider asked us not to come again.
         news: the next try is due because of news.
-        rushes: tries in a row that did not wait for the floor.
+        rushes: tries of late that did not wait for the floor.
         due_at: UTC.
         due: monotonic.
         task: the try under way, waiting for its place included.
@@ -179,7 +180,10 @@ class Fetch:
         """
         self.begun += 1
         began = clock.monotonic()
-        self.rushes = self.rushes + 1 if began - self.tried < schedule.FLOOR else 0
+        if began - self.tried >= _REST:
+            self.rushes = 0
+        elif began - self.tried < schedule.FLOOR:
+            self.rushes += 1
         self.tried, self.news = began, False
         grant: provider.Grant | None = None
         failure: provider.ProviderError | None = None
@@ -191,7 +195,10 @@ class Fetch:
             failure = error
         except TimeoutError:
             failure = provider.Retryable("Unreachable", f"{name} gave no answer in {TIMEOUT:.0f} s; tried again")
-        except Exception as error:  # noqa: BLE001 - a provider's surprise must not end the renewal of others
+        except (Exception, asyncio.CancelledError) as error:  # a provider's surprise must not end its renewal
+            task = asyncio.current_task()
+            if isinstance(error, asyncio.CancelledError) and (task is None or task.cancelling()):
+                raise
             _log.warning("Provider %s failed unexpectedly: %s", name, type(error).__name__)
             failure = provider.Retryable(
                 "ProviderBroken",

@@ -112,19 +112,31 @@ def compose(
         dockerconfig.DockerConfigError: a login is not fit for a docker config.
     """
     ranked = tuple(sorted(contributions, key=lambda contribution: contribution.rank))
-    kept = tuple(sorted(held, key=lambda each: each.contribution.rank))
-    there = {(row.uid, row.server) for row in standing}
-    ended = frozenset(
-        (contribution.uid, server)
-        for contribution in ranked
-        for server, published in contribution.logins.items()
-        if published.expired(now)
-    )
-    ended_here = frozenset(
+    there = {(row.uid, row.server): row for row in standing}
+    ended: set[tuple[str, str]] = set()
+    withheld: set[tuple[str, str]] = set()
+    kept = list(held)
+    for contribution in ranked:
+        for server, published in contribution.logins.items():
+            if not published.expired(now):
+                continue
+            ended.add((contribution.uid, server))
+            row = there.get((contribution.uid, server))
+            if row is None or not _ended(row.expires, now):
+                withheld.add((contribution.uid, server))
+            if row is not None and not _ended(row.expires, now):
+                kept.append(Held(contribution, (row,)))
+                ended.discard((contribution.uid, server))
+    ended |= {
         (each.contribution.uid, row.server) for each in kept for row in each.servers if _ended(row.expires, now)
+    }
+    return _compose(
+        ranked,
+        tuple(sorted(kept, key=lambda each: each.contribution.rank)),
+        tuple(sorted(orphans, key=lambda orphan: orphan.contributor.uid)),
+        frozenset(withheld),
+        frozenset(ended),
     )
-    left = tuple(sorted(orphans, key=lambda orphan: orphan.contributor.uid))
-    return _compose(ranked, kept, left, frozenset(ended - there), ended | ended_here)
 
 
 def _ended(expires: str, now: datetime.datetime) -> bool:

@@ -15,8 +15,6 @@ from regcred import dockerconfig
 from regcred.cluster import views
 from regcred.distribution import composition, model, selection
 
-_WAITING = "Waiting"
-
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Observed:
@@ -159,8 +157,6 @@ class _Part:
             self._fail(model.State.FAILED, "Invalid", str(error))
             return
         composed = self.composed
-        if self.applying and (composed is None or not composed.servers):
-            self._fail(model.State.WAITING, _WAITING, "there is no login to hand out yet")
         if composed is not None and (secret is None or _differs(secret, composed)):
             assert self.observed.namespace is not None  # noqa: S101 - plan() made sure
             self.write = model.WriteSecret(
@@ -219,6 +215,7 @@ class _Part:
     def outcomes(self) -> Iterable[tuple[str, model.Outcome]]:
         """Return how the namespace stands for each resource once every action succeeded."""
         left = self._left()
+        contributing = {row.uid for row in self.composed.contributors} if self.composed is not None else set()
         for contribution in self.reported:
             matched = [account for account in self.observed.accounts if self.wants(account, contribution.accounts)]
             contended = tuple(
@@ -232,9 +229,8 @@ class _Part:
                 if self.name in account.pull_secrets or (not contribution.frozen and self.adds(account))
             )
             state, reason, message = self.state, self.reason, self.message
-            if contribution.frozen and reason == _WAITING:
-                # Others wait; what it has brought stands.
-                state, reason, message = model.State.SYNCED, "", ""
+            if state is model.State.SYNCED and contribution.uid not in contributing:
+                state, reason, message = model.State.WAITING, "Waiting", "there is no login to hand out yet"
             yield (
                 contribution.uid,
                 model.Outcome(

@@ -1,0 +1,148 @@
+"""No secret is anywhere but where it belongs: looked for in every object of the API, the logs, the metrics.
+
+Everything secret that went through the operator is known: what stands in the sources, what the clouds handed out on
+the way (sessions, tokens of Kubernetes, Entra and Google), the logins, and what they say when they refuse.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import re
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from dev.clouds import google_faults
+from dev.operator_process import NAMESPACE
+from tests.clouds.conftest import Outage, Stage
+from tests.clouds.hub import Hub
+from tests.clouds.local_clouds import OUTAGE_CANARY, Clouds
+
+_PIECE = 24
+
+
+def pieces(secret: str) -> set[str]:
+    """Return parts of a secret by which it is known even when it is cut: the middle and the end of each line.
+
+    Of a JSON Web Token that is the signature, since what it says of itself is the same in many; of a private key all
+    but its beginning, for the same reason.
+    """
+    if len(secret) < 2 * _PIECE:
+        return {secret}
+    if secret.count(".") == 2 and secret.startswith("eyJ"):
+        secret = secret.rpartition(".")[2]
+    lines = [line for line in secret.splitlines() if not line.startswith("-----")]
+    if len(lines) > 3:
+        lines = [line for line in lines[1:] if len(line) >= 2 * _PIECE]
+    return {
+        line[start : start + _PIECE]
+        for line in lines
+        for start in (len(line) // 2 - _PIECE // 2, len(line) - _PIECE)
+    }
+
+
+def spelled(piece: str) -> set[str]:
+    """Return a piece as it is, as JSON has it, and within base64 whatever stands before it."""
+    raw = piece.encode()
+    shifted = {base64.b64encode(b"\0" * shift + raw).decode()[4 if shift else 0 : -4] for shift in range(3)}
+    return {piece, json.dumps(piece)[1:-1], *(text for text in shifted if len(text) >= 12)}
+
+
+class Search:
+    """Looks for many secrets in a text at once."""
+
+    def __init__(self, kinds: Mapping[str, Iterable[str]]) -> None:
+        self._kind_of = {
+            spelling: kind
+            for kind, secrets in kinds.items()
+            for secret in secrets
+            for piece in pieces(secret)
+            for spelling in spelled(piece)
+        }
+        # One expression for thousands of fixed strings would be slow; their beginnings are few and long enough.
+        self._heads: dict[str, set[str]] = {}
+        for spelling in self._kind_of:
+            self._heads.setdefault(spelling[:8], set()).add(spelling)
+
+    def __len__(self) -> int:
+        return len(self._kind_of)
+
+    def kinds_in(self, text: str) -> set[str]:
+        """Return the kinds of the secrets that stand in a text."""
+        found = set()
+        for place in range(len(text) - 7):
+            for spelling in self._heads.get(text[place : place + 8], ()):
+                if text.startswith(spelling, place):
+                    found.add(self._kind_of[spelling])
+        return found
+
+
+def texts_of(body: dict[str, Any]) -> str:
+    """Return an object as text, its Secret data decoded beside it."""
+    data = body.get("data") or {} if body["kind"] == "Secret" else {}
+    decoded = [base64.b64decode(value).decode(errors="replace") for value in data.values()]
+    return "\n".join([json.dumps(body, ensure_ascii=False), *decoded])
+
+
+def allowed_in(body: dict[str, Any]) -> set[str]:
+    """Return the kinds of secrets that may stand in an object."""
+    if body["kind"] != "Secret":
+        return set()
+    meta = body["metadata"]
+    ours = (meta.get("labels") or {}).get("app.kubernetes.io/managed-by") == "regcred"
+    if ours and meta["name"] == "regcred" and body["type"] == "kubernetes.io/dockerconfigjson":
+        return {"login", "passed on"}
+    if ours and meta["namespace"] == NAMESPACE and meta["name"].startswith("regcred-cache-"):
+        return {"login", "passed on"}
+    return set() if ours or body["type"] == "kubernetes.io/service-account-token" else {"source", "passed on"}
+
+
+async def all_objects(hub: Hub) -> list[dict[str, Any]]:
+    """Return every object of the API, managed fields included."""
+    kinds = (await hub.cluster.kubectl("api-resources", "--verbs=list", "-o", "name")).split()
+    listed = await hub.cluster.kubectl("get", ",".join(kinds), "-A", "-o", "json", "--show-managed-fields")
+    items: list[dict[str, Any]] = json.loads(listed)["items"]
+    return items
+
+
+async def test_canaries_are_nowhere_else(
+    first: Stage, outage: Outage, hub: Hub, clouds: Clouds, figures: dict[str, Any]
+) -> None:
+    """Logins stand in target and cache Secrets, sources in sources, and nothing secret in anything else."""
+    # What a user stores to be handed on as it is stands in both: a key in keyMode JsonKey, a password.
+    passed_on = {
+        mode.document[name] for mode in first.modes if mode.document for name in ("private_key", "private_key_id")
+    }
+    passed_on |= {"old-password", "new-password", "pw-for-one-host", "pw-for-nobody"}
+    secrets = clouds.secrets()
+    secrets["source"] |= {"mistyped-pw", "pw-of-the-victim"}
+    secrets["source"] -= passed_on
+    secrets |= {"passed on": passed_on, "foreign text": {OUTAGE_CANARY, google_faults.CANARY}}
+    search = Search(secrets)
+    assert len(secrets["login"]) > 60
+    assert len(secrets["step"]) > 60
+    objects = await all_objects(hub)
+    kinds = {body["kind"] for body in objects}
+    assert {"Secret", "ServiceAccount", "Event", "ClusterRegistryCredential", "Lease", "Namespace"} <= kinds
+    seen: set[str] = set()
+    for body in objects:
+        found = search.kinds_in(texts_of(body))
+        seen |= found
+        meta = body["metadata"]
+        assert found <= allowed_in(body), (body["kind"], meta.get("namespace"), meta["name"], found)
+    # What is looked for can be found: a search that finds nothing anywhere proves nothing.
+    assert seen == {"login", "source", "passed on"}
+
+    log = hub.operator.log.read_text(encoding="utf-8", errors="replace")
+    assert re.search(r'"level": ?"debug"', log), "the log is not at DEBUG"
+    assert search.kinds_in(log) == set()
+    assert search.kinds_in(await hub.operator.metrics()) == set()
+    described = await hub.cluster.kubectl("describe", "crcred,rcred,events", "-A")
+    assert search.kinds_in(described) == set()
+    figures["canaries"] = {
+        "secrets": {kind: len(values) for kind, values in secrets.items()},
+        "spellings": len(search),
+        "objects searched": len(objects),
+        "characters of log at DEBUG searched": len(log),
+    }
+    assert [sum(attacker.calls.values()) for attacker in clouds.attackers] == [0, 0]
