@@ -46,7 +46,8 @@ def main() -> None:
     "--protected-namespaces",
     multiple=True,
     metavar="GLOB",
-    help="Namespaces that no cluster resource serves, besides the operator's own, kube-system, kube-public and kube-node-lease.",
+    help="Namespaces that no cluster resource serves, besides the operator's own, kube-system, kube-public and "
+    "kube-node-lease.",
 )
 @click.option(
     "--leader-election/--no-leader-election",

@@ -21,10 +21,12 @@ import pytest
 from dev.controlplane import GIVEN, ControlPlane, start_control_plane
 from dev.operator_process import ROOT, OperatorProcess, install
 from dev.waiting import eventually
-from tests.clouds import identities, modes
+from tests.clouds import cloud_names, identities, makers, modes
 from tests.clouds.hub import Hub, Sight, config_in
 from tests.clouds.local_clouds import Clouds, start_clouds
 from tests.clouds.many import KNOWN_AS, MANY, has_logins, many_objects
+from tests.clouds.mode import Mode
+from tests.clouds.modes import MOVED
 from tests.e2e.conftest import World
 
 #: One wait serves many: what comes between `test_issue` and `test_renewal` runs while logins age.
@@ -33,6 +35,7 @@ _ORDER = (
     "test_verdicts",
     "test_renewal",
     "test_tenants",
+    "test_hosts",
     "test_outage",
     "test_memory",
     "test_recovery",
@@ -111,6 +114,14 @@ async def world(hub: Hub) -> AsyncIterator[World]:
     await made.clean()
 
 
+@pytest.fixture
+async def quiet(second: Stage, hub: Hub, clouds: Clouds) -> AsyncIterator[None]:
+    """No login is about to be renewed: whatever a cloud is asked here was a tenant's doing.  No attacker is asked."""
+    yield
+    assert hub.operator.running
+    assert [sum(attacker.calls.values()) for attacker in clouds.attackers] == [0, 0]
+
+
 @pytest.fixture(scope="session")
 def figures() -> Iterator[dict[str, Any]]:
     """What is measured on the way; kept in `build/clouds.json`, and printed."""
@@ -133,7 +144,7 @@ class Stage:
         pull_secrets: every Secret named regcred, by namespace.
     """
 
-    modes: list[modes.Mode]
+    modes: list[Mode]
     sights: dict[str, Sight]
     pull_secrets: dict[str, dict[str, Any]]
 
@@ -203,37 +214,36 @@ class Outage:
 
     began: float
     ends: float
-    modes: list[modes.Mode]
+    modes: list[Mode]
     before: dict[str, Sight]
     born: dict[str, str]
     calls: collections.Counter[str]
-    fresh: modes.Mode
+    fresh: Mode
 
 
 @pytest.fixture(scope="session")
 async def outage(hub: Hub, clouds: Clouds, environments: identities.Environments, second: Stage) -> Outage:
-    """Every provider fails as soon as a few logins of short life are issued; the operator starts anew in it."""
+    """Every provider fails as soon as a few logins of short life are issued; the operator starts anew in it.
+
+    Both times that it starts here its own identities come from elsewhere than before.
+    """
     declared = [*await modes.outage_modes(clouds), *modes.ambient_modes(clouds)]
-    if hub.operator.environment != environments.second:
-        await hub.operator.stop()
-        hub.operator.environment = dict(environments.second)
-        await hub.operator.start()
+    await hub.restart(environments.second)
+    await hub.all_issued([mode for mode in second.modes if mode.name in MOVED], 3)
     clouds.live(SHORT)
     await hub.apply_modes(declared)
     before = await hub.all_ready(declared)
     clouds.go_down()
     began = time.monotonic()
     calls = clouds.calls()
-    await hub.operator.stop()
-    hub.operator.environment = dict(environments.third)
-    await hub.operator.start()
-    fresh = modes.ecr(
+    await hub.restart(environments.third)
+    fresh = makers.ecr(
         "out-fresh",
-        modes.sessions("out-fresh"),
-        {"serviceAccountRef": {"name": "out-fresh"}, "roleArn": modes.role("out-fresh")},
+        cloud_names.sessions("out-fresh"),
+        {"serviceAccountRef": {"name": "out-fresh"}, "roleArn": cloud_names.role("out-fresh")},
         accounts={"out-fresh": {}},
     )
-    modes.federated_role(clouds, "out-fresh", modes.subject("out-fresh"))
+    makers.federated_role(clouds, "out-fresh", cloud_names.subject("out-fresh"))
     await hub.apply_modes([fresh])
     born = {mode.name: f"born-of-{mode.name}" for mode in declared}
     await hub.create_namespaces(born.values(), {})

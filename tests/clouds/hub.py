@@ -15,7 +15,7 @@ from dev.processes import tail
 from dev.waiting import eventually
 from regcred.api import times
 from tests.clouds.local_clouds import Clouds
-from tests.clouds.modes import Mode
+from tests.clouds.mode import Mode
 from tests.e2e.conftest import World
 
 Json = dict[str, Any]
@@ -77,6 +77,13 @@ class Hub(World):
     def __init__(self, cluster: Cluster, operator: OperatorProcess, clouds: Clouds) -> None:
         super().__init__(cluster, operator)
         self.clouds = clouds
+
+    async def restart(self, environment: Mapping[str, str] | None = None) -> None:
+        """Stop the operator in order and start it anew, perhaps with another environment."""
+        await self.operator.stop()
+        if environment is not None:
+            self.operator.environment = dict(environment)
+        await self.operator.start()
 
     async def listed(self, path: str, **query: str) -> list[Json]:
         """Return all objects at a path of the API."""

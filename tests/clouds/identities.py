@@ -12,7 +12,7 @@ from pathlib import Path
 
 from dev.cluster import Cluster
 from dev.operator_process import ACCOUNT, NAMESPACE, ROOT
-from tests.clouds import modes
+from tests.clouds import cloud_names
 from tests.clouds.local_clouds import Clouds
 
 _PLUGIN = ROOT / "examples" / "quay-federation"
@@ -58,33 +58,33 @@ async def environments(clouds: Clouds, cluster: Cluster, folder: Path) -> Enviro
         **clouds.aws.environment(),
     }
     irsa = {
-        "AWS_ROLE_ARN": modes.role("operator"),
+        "AWS_ROLE_ARN": cloud_names.role("operator"),
         "AWS_WEB_IDENTITY_TOKEN_FILE": str(await own_token("sts.amazonaws.com")),
     }
     pod_token = await own_token("pods.eks.amazonaws.com")
     agent = clouds.aws.set_pod_role(
-        pod_token.read_text(), await clouds.aws.create_session(modes.role("pod"), "pod")
+        pod_token.read_text(), await clouds.aws.create_session(cloud_names.role("pod"), "pod")
     )
-    clouds.aws.set_node_role(await clouds.aws.create_session(modes.role("node"), "i-0123456789"))
+    clouds.aws.set_node_role(await clouds.aws.create_session(cloud_names.role("node"), "i-0123456789"))
     federation = folder / "federation.json"
     federation.write_text(
         json.dumps(
             {
                 "type": "external_account",
-                "audience": modes.AUDIENCE,
+                "audience": cloud_names.AUDIENCE,
                 "subject_token_type": "urn:ietf:params:oauth:token-type:jwt",
                 "token_url": "https://sts.googleapis.com/v1/token",
-                "credential_source": {"file": str(await own_token(modes.AUDIENCE))},
+                "credential_source": {"file": str(await own_token(cloud_names.AUDIENCE))},
             }
         )
     )
-    key = clouds.google.create_key(modes.google_account("key-file"))
+    key = clouds.google.create_key(cloud_names.google_account("key-file"))
     clouds.planted.add(key["private_key"])
     key_file = folder / "key.json"
     key_file.write_text(json.dumps(key))
     workload = {
         "AZURE_FEDERATED_TOKEN_FILE": str(await own_token("api://AzureADTokenExchange")),
-        "AZURE_CLIENT_ID": modes.client("workload"),
+        "AZURE_CLIENT_ID": cloud_names.client("acr-own"),
         "AZURE_TENANT_ID": clouds.azure.tenant,
     }
     return Environments(

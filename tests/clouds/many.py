@@ -5,25 +5,28 @@ from __future__ import annotations
 from typing import Any
 
 from dev.operator_process import NAMESPACE
-from tests.clouds import modes
+from tests.clouds import cloud_names, makers
 from tests.clouds.local_clouds import Clouds
 
 MANY = 1000
 NAME = "many"
-HOST = modes.azure_host(NAME)
+HOST = cloud_names.azure_host(NAME)
 #: Where the ledger has the logins of each cloud.
 KNOWN_AS = {
-    "ecr": ("ecr", modes.sessions(NAME)),
-    "gcr": ("gcr", modes.principal(NAMESPACE, NAME)),
-    "acr": ("acr refresh_token", f"{modes.client(NAME)}@{HOST}"),
+    "ecr": ("ecr", cloud_names.sessions(NAME)),
+    "gcr": ("gcr", cloud_names.principal(NAMESPACE, NAME)),
+    "acr": ("acr refresh_token", f"{cloud_names.client(NAME)}@{HOST}"),
 }
 
 
 def many_objects(clouds: Clouds) -> list[dict[str, Any]]:
     """Return the account and the resource, with what it needs made at each cloud."""
-    role = modes.federated_role(clouds, NAME, modes.subject(NAME))
-    annotations = {"eks.amazonaws.com/role-arn": role, **modes.azure_federation(clouds, NAME, modes.subject(NAME))}
-    clouds.azure.create_registry(HOST, pullers={modes.client(NAME)})
+    role = makers.federated_role(clouds, NAME, cloud_names.subject(NAME))
+    annotations = {
+        "eks.amazonaws.com/role-arn": role,
+        **makers.azure_federation(clouds, NAME, cloud_names.subject(NAME)),
+    }
+    clouds.azure.create_registry(HOST, pullers={cloud_names.client(NAME)})
     account = {"serviceAccountRef": {"name": NAME}}
     return [
         {
@@ -37,8 +40,8 @@ def many_objects(clouds: Clouds) -> list[dict[str, Any]]:
             "metadata": {"name": NAME},
             "spec": {
                 "registries": [
-                    {"server": modes.ECR, "ecr": account},
-                    {"server": modes.GAR, "gcr": {**account, "audience": modes.AUDIENCE}},
+                    {"server": cloud_names.ECR, "ecr": account},
+                    {"server": cloud_names.GAR, "gcr": {**account, "audience": cloud_names.AUDIENCE}},
                     {"server": HOST, "acr": account},
                 ],
                 "namespaces": {"selector": {"matchLabels": {"many": "yes"}}},

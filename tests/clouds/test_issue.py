@@ -12,7 +12,7 @@ from dev.clouds.google import READ_ONLY
 from dev.clouds.issuers import audiences, unverified
 from dev.operator_process import NAMESPACE
 from regcred.api import times
-from tests.clouds import many, modes
+from tests.clouds import cloud_names, many
 from tests.clouds.conftest import Stage
 from tests.clouds.hub import TOLD, config_in, docker_config
 from tests.clouds.local_clouds import Clouds
@@ -65,7 +65,7 @@ async def test_status_rows_say_what_holds(first: Stage, clouds: Clouds) -> None:
         (issued,) = [login for login in mode.issued(clouds) if login.password.encode() in sight.data]
         # An end may be told too early, never too late.
         assert -TOLD <= ends.timestamp() - issued.ends <= 0, mode.name
-        assert abs(issued_at.timestamp() - issued.at) <= TOLD, mode.name
+        assert issued_at.timestamp() <= issued.at + 1, mode.name
         assert issued_at < next_at <= issued_at + (ends - issued_at) / 2 + dt.timedelta(seconds=1), mode.name
         assert sight.resource["status"]["summary"]["expiresAt"] == row["expiresAt"]
 
@@ -130,7 +130,7 @@ async def test_one_call_a_cloud_for_all_namespaces(first: Stage, clouds: Clouds)
     served = {config_in(first.pull_secrets[f"many-{number:04}"]) for number in range(many.MANY)}
     assert len(served) == 1
     auths = json.loads(served.pop())["auths"]
-    servers = {"ecr": modes.ECR, "gcr": modes.GAR, "acr": many.HOST}
+    servers = {"ecr": cloud_names.ECR, "gcr": cloud_names.GAR, "acr": many.HOST}
     assert sorted(auths) == sorted(servers.values())
     for cloud, known_as in many.KNOWN_AS.items():
         issued = clouds.logins(*known_as)

@@ -15,7 +15,7 @@ from dev.certificates import Pair, private_pem, public_pem, rsa_key
 from dev.clouds.google import WorkloadProvider
 from dev.operator_process import ROOT
 from dev.processes import run
-from tests.clouds import modes
+from tests.clouds import cloud_names, makers
 from tests.clouds.hub import Hub
 from tests.clouds.local_clouds import Clouds, start_clouds
 
@@ -46,31 +46,31 @@ async def work_for(clouds: Clouds, key: str) -> dict[str, Any]:
         "accounts": {},
         "registries": [],
     }
-    clouds.google.create_provider(modes.AUDIENCE, WorkloadProvider(clouds.issuer, (modes.AUDIENCE,)))
+    clouds.google.create_provider(cloud_names.AUDIENCE, WorkloadProvider(clouds.issuer, (cloud_names.AUDIENCE,)))
     for number in range(IDENTITIES):
         name, cloud, federated = f"id-{number}", number % 3, number % 2 == 0
         source = {"serviceAccountRef" if federated else "secretRef": {"name": name}}
-        subject = modes.subject(name)
+        subject = cloud_names.subject(name)
         if cloud == 0:
-            role = modes.federated_role(clouds, name, subject)
+            role = makers.federated_role(clouds, name, subject)
             work["accounts"][name] = {"eks.amazonaws.com/role-arn": role}
             if not federated:
-                work["secrets"][name] = modes.key_pair(await clouds.aws.create_user(name))
-            registry = {"server": modes.ECR, "ecr": source}
+                work["secrets"][name] = makers.key_pair(await clouds.aws.create_user(name))
+            registry = {"server": cloud_names.ECR, "ecr": source}
         elif cloud == 1:
             work["accounts"][name] = {}
             if not federated:
-                work["secrets"][name] = modes.google_key(clouds, name)
-            more = {"audience": modes.AUDIENCE} if federated else {}
-            registry = {"server": modes.GAR, "gcr": {**source, **more}}
+                work["secrets"][name] = makers.google_key(clouds, name)
+            more = {"audience": cloud_names.AUDIENCE} if federated else {}
+            registry = {"server": cloud_names.GAR, "gcr": {**source, **more}}
         else:
-            host = modes.azure_host(name)
-            clouds.azure.create_registry(host, pullers={modes.client(name)})
+            host = cloud_names.azure_host(name)
+            clouds.azure.create_registry(host, pullers={cloud_names.client(name)})
             if federated:
-                work["accounts"][name] = modes.azure_federation(clouds, name, subject)
+                work["accounts"][name] = makers.azure_federation(clouds, name, subject)
             else:
-                work["secrets"][name] = modes.azure_secret(clouds, name)
-            more = {} if federated else {"clientId": modes.client(name), "tenantId": clouds.azure.tenant}
+                work["secrets"][name] = makers.azure_secret(clouds, name)
+            more = {} if federated else {"clientId": cloud_names.client(name), "tenantId": clouds.azure.tenant}
             registry = {"server": host, "acr": {**source, **more}}
         work["registries"].append(registry)
     return work

@@ -6,78 +6,18 @@ so nothing but its own rules stands between the tenants.
 
 from __future__ import annotations
 
-import contextlib
 import json
-from collections.abc import AsyncIterator
-from typing import Any
 
 import pytest
-from aiohttp import web
 
 from dev.audit import AuditLog
-from dev.clouds.aws_checks import Fault as AwsFault
-from dev.clouds.local import Fault, LocalServer
-from dev.waiting import eventually
-from regcred.cluster import errors
-from tests.clouds import modes
-from tests.clouds.conftest import Stage
+from tests.clouds import cloud_names, makers
 from tests.clouds.hub import Hub
 from tests.clouds.local_clouds import Clouds
+from tests.clouds.tenants import ACR, WHO, Json, declared, row_of
 from tests.e2e.conftest import OPERATOR_USER, World
 
-Json = dict[str, Any]
-KINDS = "/apis/regcred.io/v1alpha1/namespaces/{}/registrycredentials"
-ACR = "tenants.azurecr.io"
-WHO = {"clientId": modes.client("tenant"), "tenantId": "72f988bf-86f1-41af-91ab-2d7cd011db47"}
-
-
-@pytest.fixture(autouse=True)
-async def quiet(second: Stage, hub: Hub, clouds: Clouds) -> AsyncIterator[None]:
-    """No login is about to be renewed: whatever a cloud is asked here was a tenant's doing.  No attacker is asked."""
-    yield
-    assert hub.operator.running
-    assert [sum(attacker.calls.values()) for attacker in clouds.attackers] == [0, 0]
-
-
-async def declared(world: World, namespace: str, *registries: Json) -> dict[str, Json]:
-    """Declare each entry in a resource of its own; those that the API server itself refuses are left out.
-
-    Returns:
-        Name of the resource to its body once it is settled.
-    """
-    path = KINDS.format(namespace)
-    names = []
-    for number, registry in enumerate(registries):
-        body = {
-            "apiVersion": "regcred.io/v1alpha1",
-            "kind": "RegistryCredential",
-            "metadata": {"name": f"entry-{number}"},
-            "spec": {"registries": [registry]},
-        }
-        with contextlib.suppress(errors.Invalid):
-            await world.api.request("POST", path, body=body)
-            names.append(f"entry-{number}")
-
-    async def settled() -> dict[str, Json] | None:
-        found = {item["metadata"]["name"]: item async for items, _ in world.api.pages(path) for item in items}
-        return {name: found[name] for name in names} if all(map(_settled, found.values())) else None
-
-    return await eventually(settled, "every entry to be settled", every=0.3)
-
-
-def _settled(body: Json) -> bool:
-    status = body.get("status") or {}
-    rows = status.get("registries") or [{}]
-    stalled = any(row["type"] == "Stalled" for row in status.get("conditions") or [])
-    return stalled or rows[0].get("reason", "Progressing") != "Progressing"
-
-
-def row_of(body: Json) -> Json:
-    """Return the status row of a resource with one registry; of one whose spec is refused, its condition Stalled."""
-    rows = body["status"].get("registries")
-    if rows:
-        return rows[0]
-    return next(row for row in body["status"]["conditions"] if row["type"] == "Stalled")
+pytestmark = pytest.mark.usefixtures("quiet")
 
 
 async def test_operators_identity_is_refused(world: World, clouds: Clouds) -> None:
@@ -87,14 +27,17 @@ async def test_operators_identity_is_refused(world: World, clouds: Clouds) -> No
     bodies = await declared(
         world,
         namespace,
-        {"server": modes.ECR},
-        {"server": modes.ECR, "ecr": {"roleArn": modes.role("operator")}},
+        {"server": cloud_names.ECR},
+        {"server": cloud_names.ECR, "ecr": {"roleArn": cloud_names.role("operator")}},
         {"server": "public.ecr.aws"},
-        {"server": modes.GAR},
-        {"server": modes.GAR, "gcr": {"impersonate": modes.google_account("gcr-own-impersonate")}},
-        {"server": modes.azure_host("acr-own")},
-        {"server": modes.azure_host("acr-own-client"), "acr": {"clientId": modes.client("acr-own-client")}},
-        {"server": modes.azure_host("ambient-acr"), "acr": {"clientId": modes.client("workload")}},
+        {"server": cloud_names.GAR},
+        {"server": cloud_names.GAR, "gcr": {"impersonate": cloud_names.google_account("gcr-own-impersonate")}},
+        {"server": cloud_names.azure_host("acr-own")},
+        {
+            "server": cloud_names.azure_host("acr-own-client"),
+            "acr": {"clientId": cloud_names.client("acr-own-client")},
+        },
+        {"server": cloud_names.azure_host("ambient-acr"), "acr": {"clientId": cloud_names.client("acr-own")}},
     )
     assert len(bodies) == 8
     for name, body in bodies.items():
@@ -145,7 +88,7 @@ async def test_empty_keys_are_refused(world: World, clouds: Clouds) -> None:
             for case, (data, _) in EMPTY.items()
         )
     )
-    server = {"ecr": modes.ECR, "gcr": modes.GAR, "acr": ACR, "login": "registry.example.com"}
+    server = {"ecr": cloud_names.ECR, "gcr": cloud_names.GAR, "acr": ACR, "login": "registry.example.com"}
     more = {"acr": WHO}
     bodies = await declared(
         world,
@@ -160,149 +103,6 @@ async def test_empty_keys_are_refused(world: World, clouds: Clouds) -> None:
         assert row_of(body)["reason"] in {"BadSource", "SourceInvalid"}, (case, row_of(body))
     assert clouds.calls() == before
     assert await world.secret(namespace) is None
-
-
-REFUSED = {"InvalidSpec", "NotAnAcrHost", "NotAGoogleHost", "HostNotAllowed", "AddressRefused"}
-
-
-async def test_no_token_leaves_the_providers_hosts(world: World, clouds: Clouds) -> None:
-    """Whatever host a tenant names, in the entry, in a key or for a proof, it gets no token and no request."""
-    (namespace,) = await world.namespaces("a")
-    plain, tls = clouds.attackers
-    user = await clouds.aws.create_user(f"tenant-{world.id}")
-    key = clouds.google.create_key(modes.google_account("stolen-key"))
-    secrets = {
-        "aws": modes.key_pair(user),
-        "azure": modes.azure_secret(clouds, "tenant"),
-        "login": {"username": "alice", "password": "pw-for-nobody"},
-        **{
-            f"google-{number}": {"key.json": json.dumps({**key, **change})}
-            for number, change in enumerate(
-                (
-                    {"token_uri": f"{plain.origin}/token"},
-                    {"token_uri": f"{tls.origin}/token"},
-                    {"token_uri": f"https://oauth2.googleapis.com@{tls.host}/token"},
-                    {"universe_domain": tls.host},
-                )
-            )
-        },
-    }
-    await world.cluster.apply(
-        *(
-            {
-                "apiVersion": "v1",
-                "kind": "Secret",
-                "metadata": {"name": name, "namespace": namespace},
-                "stringData": data,
-            }
-            for name, data in secrets.items()
-        ),
-        {
-            "apiVersion": "v1",
-            "kind": "ServiceAccount",
-            "metadata": {"name": "puller", "namespace": namespace, "annotations": {"a": "b"}},
-        },
-    )
-    account = {"serviceAccountRef": {"name": "puller"}}
-    azure = {**WHO, "secretRef": {"name": "azure"}}
-    plugin = {"name": "quay-federation", "config": {"robot": "shop+puller", **account}}
-    before = clouds.calls()
-    entries: list[Json] = []
-    for host in (
-        plain.host,
-        tls.host,
-        f"localhost:{tls.port}",
-        "azurecr.io.attacker.example",
-        f"x.azurecr.io@{tls.host}",
-    ):
-        entries += [
-            {"server": host, "acr": azure},
-            {"server": host, "acr": {**WHO, **account}},
-            {"server": ACR, "aliases": [host], "acr": azure},
-            {"server": host, "gcr": {"secretRef": {"name": "google-0"}}},
-            {"server": host, "plugin": plugin},
-            {"server": clouds.quay.host, "aliases": [host], "plugin": plugin, "tls": {"caBundle": clouds.quay.ca}},
-            {"server": host, "login": {"secretRef": {"name": "login"}}, "verify": {"repository": "a/b"}},
-        ]
-    entries += [
-        {"server": modes.GAR, "gcr": {"secretRef": {"name": name}}}
-        for name in secrets
-        if name.startswith("google")
-    ]
-    entries += [
-        {"server": ACR, "acr": {**azure, "tenantId": value}}
-        for value in (f"../{tls.host}", f"{tls.host}/x", "..", f"//{tls.host}")
-    ]
-    bodies = await declared(world, namespace, *entries)
-    assert clouds.calls() == before
-    for body in bodies.values():
-        row = row_of(body)
-        proof = "verify" in body["spec"]["registries"][0]
-        assert row["reason"] in ({"Unverified"} if proof else REFUSED), (body["spec"], row)
-    assert len(bodies) > 20
-
-
-async def test_redirects_are_not_followed(world: World, clouds: Clouds) -> None:
-    """A cloud that sends a request elsewhere is not obeyed: the token was meant for it alone."""
-    (namespace,) = await world.namespaces("a")
-    account = {"serviceAccountRef": {"name": "puller"}}
-    annotations = {"eks.amazonaws.com/role-arn": modes.role("elsewhere")}
-    await world.cluster.apply(
-        {
-            "apiVersion": "v1",
-            "kind": "ServiceAccount",
-            "metadata": {"name": "puller", "namespace": namespace, "annotations": annotations},
-        }
-    )
-    location = {"Location": f"{clouds.attackers[1].origin}/stolen"}
-    clouds.aws.fail("sts:AssumeRoleWithWebIdentity", AwsFault(307, headers=location))
-    clouds.google.fail("sts", Fault(307, headers=location), times=1000)
-    clouds.azure.fail("entra", Fault(307, headers=location), times=1000)
-    clouds.quay.fail("federation", Fault(307, headers=location), times=1000)
-    try:
-        plugin = {"name": "quay-federation", "config": {"robot": "shop+puller", **account}}
-        bodies = await declared(
-            world,
-            namespace,
-            {"server": modes.ECR, "ecr": account},
-            {"server": modes.GAR, "gcr": {**account, "audience": modes.AUDIENCE}},
-            {"server": ACR, "acr": {**WHO, **account}},
-            {"server": clouds.quay.host, "plugin": plugin, "tls": {"caBundle": clouds.quay.ca}},
-        )
-    finally:
-        clouds.come_back()
-    assert len(bodies) == 4
-    for body in bodies.values():
-        assert row_of(body)["reason"] != "Issued"
-    assert await world.secret(namespace) is None
-
-
-class Redirector(LocalServer):
-    """A registry whose challenge names somebody else's host as its token endpoint."""
-
-    def __init__(self, realm: str) -> None:
-        super().__init__()
-        self._realm = realm
-        self.route("*", "/{path:.*}", "registry", self._challenge)
-
-    async def _challenge(self, _: web.Request) -> web.Response:
-        return web.Response(status=401, headers={"WWW-Authenticate": f'Bearer realm="{self._realm}",service="x"'})
-
-
-async def test_login_does_not_follow_a_challenge_elsewhere(world: World, clouds: Clouds) -> None:
-    """A registry cannot have a login sent to another host by naming that as its token endpoint."""
-    (namespace,) = await world.namespaces("a")
-    source = await world.login("alice", "pw-for-one-host")
-    async with Redirector(f"http://localhost:{clouds.attackers[0].port}/token") as registry:
-        entry = {"server": f"127.0.0.1:{registry.port}", "login": {"secretRef": {"name": source}}}
-        await world.declare({**entry, "verify": {"repository": "private/app"}})
-
-        async def asked() -> bool:
-            rows = (await world.resource()).get("status", {}).get("registries") or [{}]
-            return registry.calls["registry"] > 0 and rows[0].get("reason") == "Unverified"
-
-        await eventually(asked, "the registry to be asked")
-    assert namespace
 
 
 SPELLINGS = [
@@ -334,10 +134,10 @@ def entries_for(name: str, clouds: Clouds, **more: str) -> list[Json]:
     ref = {"name": name, **more}
     plugin = {"name": "quay-federation", "config": {"robot": "shop+victim", "serviceAccountRef": ref}}
     return [
-        {"server": modes.ECR, "ecr": {"secretRef": ref}},
-        {"server": modes.ECR, "ecr": {"serviceAccountRef": ref}},
-        {"server": modes.GAR, "gcr": {"secretRef": ref}},
-        {"server": modes.GAR, "gcr": {"serviceAccountRef": ref, "audience": modes.AUDIENCE}},
+        {"server": cloud_names.ECR, "ecr": {"secretRef": ref}},
+        {"server": cloud_names.ECR, "ecr": {"serviceAccountRef": ref}},
+        {"server": cloud_names.GAR, "gcr": {"secretRef": ref}},
+        {"server": cloud_names.GAR, "gcr": {"serviceAccountRef": ref, "audience": cloud_names.AUDIENCE}},
         {"server": ACR, "acr": {**WHO, "secretRef": ref}},
         {"server": ACR, "acr": {**WHO, "serviceAccountRef": ref}},
         {"server": "registry.example.com", "login": {"secretRef": ref}},
@@ -356,7 +156,7 @@ async def test_no_spelling_reaches_another_namespace(world: World, hub: Hub, clo
             "apiVersion": "v1",
             "kind": "Secret",
             "metadata": {"name": "puller", "namespace": victim},
-            "stringData": {**modes.key_pair(user), "username": "victim", "password": "pw-of-the-victim"},
+            "stringData": {**makers.key_pair(user), "username": "victim", "password": "pw-of-the-victim"},
         },
         {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "puller", "namespace": victim}},
     )
@@ -389,17 +189,17 @@ async def test_same_names_are_not_the_same_identity(world: World, clouds: Clouds
     subject = f"system:serviceaccount:{victim}:puller"
     name = f"victim-{world.id}"
     annotations = {
-        "eks.amazonaws.com/role-arn": modes.federated_role(clouds, name, subject),
-        "iam.gke.io/gcp-service-account": modes.google_account("victim"),
-        **modes.azure_federation(clouds, name, subject),
+        "eks.amazonaws.com/role-arn": makers.federated_role(clouds, name, subject),
+        "iam.gke.io/gcp-service-account": cloud_names.google_account("victim"),
+        **makers.azure_federation(clouds, name, subject),
     }
-    clouds.google.allow(modes.principal(victim, "puller"), modes.google_account("victim"))
+    clouds.google.allow(cloud_names.principal(victim, "puller"), cloud_names.google_account("victim"))
     host = f"{name.replace('-', '')}.azurecr.io"
-    clouds.azure.create_registry(host, pullers={modes.client(name)})
+    clouds.azure.create_registry(host, pullers={cloud_names.client(name)})
     account = {"serviceAccountRef": {"name": "puller"}}
     registries = [
-        {"server": modes.ECR, "ecr": account},
-        {"server": modes.GAR, "gcr": {**account, "audience": modes.AUDIENCE}},
+        {"server": cloud_names.ECR, "ecr": account},
+        {"server": cloud_names.GAR, "gcr": {**account, "audience": cloud_names.AUDIENCE}},
         {"server": host, "acr": account},
     ]
     for namespace in (victim, mallory):
@@ -412,13 +212,13 @@ async def test_same_names_are_not_the_same_identity(world: World, clouds: Clouds
         )
     for body in (await declared(world, victim, *registries)).values():
         assert row_of(body)["reason"] == "Issued"
-    given = len(clouds.logins("ecr", modes.sessions(name)))
+    given = len(clouds.logins("ecr", cloud_names.sessions(name)))
     for body in (await declared(world, mallory, *registries)).values():
         assert row_of(body)["reason"] in {"AccessDenied", "ImpersonationDenied", "FederationMismatch"}, row_of(
             body
         )
     assert await world.secret(mallory) is None
-    assert len(clouds.logins("ecr", modes.sessions(name))) == given == 1
+    assert len(clouds.logins("ecr", cloud_names.sessions(name))) == given == 1
 
 
 async def test_no_token_for_the_api_server(world: World, clouds: Clouds) -> None:
@@ -431,7 +231,7 @@ async def test_no_token_for_the_api_server(world: World, clouds: Clouds) -> None
     ]
     for number, audience in enumerate(audiences):
         annotations = {
-            "eks.amazonaws.com/role-arn": modes.role("operator"),
+            "eks.amazonaws.com/role-arn": cloud_names.role("operator"),
             "eks.amazonaws.com/audience": audience,
         }
         await world.cluster.apply(
@@ -446,7 +246,7 @@ async def test_no_token_for_the_api_server(world: World, clouds: Clouds) -> None
         world,
         namespace,
         *(
-            {"server": modes.ECR, "ecr": {"serviceAccountRef": {"name": f"puller-{number}"}}}
+            {"server": cloud_names.ECR, "ecr": {"serviceAccountRef": {"name": f"puller-{number}"}}}
             for number in range(len(audiences))
         ),
     )

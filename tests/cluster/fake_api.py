@@ -89,7 +89,11 @@ async def client_of(path: Path, **more: Any) -> AsyncIterator[api.Client]:
 
 
 def says(
-    document: Any, *, status: int = 200, headers: dict[str, str] | None = None, content_type: str = "application/json"
+    document: Any,
+    *,
+    status: int = 200,
+    headers: dict[str, str] | None = None,
+    content_type: str = "application/json",
 ) -> Answer:
     """Answer with a document: JSON, unless it is text or bytes already."""
 
@@ -162,7 +166,9 @@ def by_token(good: str, answer: Answer) -> Answer:
 
 def secret(name: str, version: int, namespace: str = "default") -> dict[str, Any]:
     """The metadata of a Secret."""
-    return {"metadata": {"name": name, "namespace": namespace, "uid": f"u-{name}", "resourceVersion": str(version)}}
+    return {
+        "metadata": {"name": name, "namespace": namespace, "uid": f"u-{name}", "resourceVersion": str(version)}
+    }
 
 
 def listing(*items: dict[str, Any], version: int = 100, more: str = "") -> dict[str, Any]:

@@ -29,7 +29,6 @@ from tests.cluster.fake_api import (
     fake_api,
     hangs,
     kubeconfig,
-    listing,
     refuses,
     says,
     secret,
@@ -374,9 +373,11 @@ class TestStrangers:
     @given(
         st.recursive(
             st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
-            lambda inner: st.lists(inner, max_size=3)
-            | st.dictionaries(
-                st.sampled_from(["code", "reason", "message", "details", "causes", "retryAfterSeconds"]), inner
+            lambda inner: (
+                st.lists(inner, max_size=3)
+                | st.dictionaries(
+                    st.sampled_from(["code", "reason", "message", "details", "causes", "retryAfterSeconds"]), inner
+                )
             ),
             max_leaves=10,
         )
@@ -409,7 +410,7 @@ class TestWatch:
         found: list[tuple[str, str]] = []
         with pytest.raises(errors.Unavailable) if cut else contextlib.nullcontext():
             async for type_, body in client.watch(SECRETS, "4"):
-                found.append((type_, body["metadata"]["name"]))  # noqa: PERF401 - it may break
+                found.append((type_, body["metadata"]["name"]))
         assert found == [("ADDED", "a")]
 
     async def test_expired(self, fake: FakeApi, client: api.Client) -> None:
@@ -454,7 +455,7 @@ class TestWatch:
         found: list[str] = []
         with pytest.raises(errors.Unavailable, match="Timeout"):
             async for _, body in client.watch(SECRETS, "4", silence=0.6):
-                found.append(body["metadata"]["resourceVersion"])  # noqa: PERF401 - it breaks
+                found.append(body["metadata"]["resourceVersion"])
         assert found == ["5", "6"]
 
     async def test_silence_from_the_beginning(self, fake: FakeApi, client: api.Client) -> None:

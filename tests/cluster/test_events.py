@@ -78,7 +78,11 @@ class TestReal:
 
     @pytest.mark.parametrize(
         ("message", "kept"),
-        [("x" * 5000, "x" * 1024), ("\u00e4" * 5000, "\u00e4" * 512), ("a" + "\U0001f511" * 600, "a" + "\U0001f511" * 255)],
+        [
+            ("x" * 5000, "x" * 1024),
+            ("\u00e4" * 5000, "\u00e4" * 512),
+            ("a" + "\U0001f511" * 600, "a" + "\U0001f511" * 255),
+        ],
     )
     async def test_long_ones(self, client: api.Client, namespace: str, message: str, kept: str) -> None:
         """A message of any length is accepted, cut at a whole character; so are long names and reasons."""

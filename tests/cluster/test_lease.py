@@ -363,9 +363,7 @@ class TestFaults:
         assert not one.held
 
     @pytest.mark.parametrize("duration", [0, None])
-    async def test_a_lease_without_duration(
-        self, fake: tuple[FakeApi, lease.Lease], duration: int | None
-    ) -> None:
+    async def test_a_lease_without_duration(self, fake: tuple[FakeApi, lease.Lease], duration: int | None) -> None:
         """Another's Lease that names no duration is given ours."""
         server, one = fake
         server.then(says(stored("other", leaseDurationSeconds=duration)))

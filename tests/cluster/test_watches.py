@@ -17,7 +17,7 @@ from regcred.cluster import errors, mirror, watches
 from tests.cluster.fake_api import client_of
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable
+    from collections.abc import AsyncIterator, Callable
 
     from dev.cluster import Cluster
 
@@ -140,7 +140,12 @@ class TestStart:
         await control_plane.kubectl("create", "serviceaccount", "op", f"--namespace={namespace}")
         rules = [
             {"apiGroups": [""], "resources": ["namespaces", "serviceaccounts"], "verbs": ["list", "watch"]},
-            {"apiGroups": [""], "resources": ["secrets"], "resourceNames": ["regcred"], "verbs": ["list", "watch"]},
+            {
+                "apiGroups": [""],
+                "resources": ["secrets"],
+                "resourceNames": ["regcred"],
+                "verbs": ["list", "watch"],
+            },
         ]
         role: dict[str, Any] = {
             "apiVersion": "rbac.authorization.k8s.io/v1",
@@ -217,7 +222,9 @@ class TestNeed:
             seen.watches.need(frozenset({"regcred"}), [])
             assert not seen.watches.synced("second")
             await asyncio.sleep(0)
-            assert len([task for task in asyncio.all_tasks() if task.get_name() == "reflector secrets second"]) == 0
+            assert (
+                len([task for task in asyncio.all_tasks() if task.get_name() == "reflector secrets second"]) == 0
+            )
             seen.watches.need(frozenset({"regcred"}), [])
             assert seen.states == states
 

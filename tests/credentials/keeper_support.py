@@ -233,7 +233,9 @@ class World:
         self.keeper.update(parsed)
         return parsed.uid
 
-    def put_source(self, name: str, version: str, password: str, *, namespace: str = HOME, tell: bool = True) -> None:
+    def put_source(
+        self, name: str, version: str, password: str, *, namespace: str = HOME, tell: bool = True
+    ) -> None:
         """Store a source, and let its watch tell."""
         self.sources[namespace, name] = (version, password)
         if tell:

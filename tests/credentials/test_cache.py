@@ -61,7 +61,9 @@ async def secrets(client: api.Client, namespace: str) -> dict[str, dict[str, Any
     """The cache Secrets of a namespace by name."""
     path = f"/api/v1/namespaces/{namespace}/secrets"
     params = {"labelSelector": "app.kubernetes.io/component=credential-cache"}
-    return {body["metadata"]["name"]: body async for items, _ in client.pages(path, params=params) for body in items}
+    return {
+        body["metadata"]["name"]: body async for items, _ in client.pages(path, params=params) for body in items
+    }
 
 
 class TestReal:
@@ -239,7 +241,9 @@ class TestFormat:
     @given(
         uid=st.uuids().map(str),
         names=st.lists(st.sampled_from(["regcred", "a", "b"]), unique=True),
-        hosts=st.dictionaries(st.sampled_from(["a.example", "b.example:5000"]), st.tuples(words, words), min_size=1),
+        hosts=st.dictionaries(
+            st.sampled_from(["a.example", "b.example:5000"]), st.tuples(words, words), min_size=1
+        ),
         issued=times,
         ends=st.none() | times,
         notes=st.lists(words, max_size=2),

@@ -240,7 +240,7 @@ class TestHosts:
     """Which servers are Amazon's."""
 
     @pytest.mark.parametrize(("host", "partition", "region", "fips"), HOSTS)
-    def test_every_form(self, host: str, partition: str, region: str, fips: bool) -> None:  # noqa: FBT001
+    def test_every_form(self, host: str, partition: str, region: str, fips: bool) -> None:
         """Every private host of every partition tells its partition, region and whether it is a FIPS one."""
         assert ecr_hosts.parse(host) == ecr_hosts.EcrHost(partition, region, fips=fips, public=False)
         assert dockerconfig.canonical_server(host) == host
@@ -262,7 +262,7 @@ class TestHosts:
     @hypothesis.given(
         strategies.sampled_from(HOSTS), strategies.text(min_size=1, max_size=8), strategies.booleans()
     )
-    def test_anchored(self, known: tuple[str, str, str, bool], text: str, before: bool) -> None:  # noqa: FBT001
+    def test_anchored(self, known: tuple[str, str, str, bool], text: str, before: bool) -> None:
         """No text before or after a host is taken for a part of it, but a repository prefix."""
         host = known[0]
         changed = text + host if before else host + text

@@ -239,7 +239,9 @@ class TestRights:
                     await reader.read_secret("other")
                 verbs = control_plane.kubectl_run
                 watches = await verbs(
-                    *("auth", "can-i", "watch", "secrets/source", f"--namespace={tenant}"), kubeconfig=path, check=False
+                    *("auth", "can-i", "watch", "secrets/source", f"--namespace={tenant}"),
+                    kubeconfig=path,
+                    check=False,
                 )
                 assert watches.stdout.strip() == "yes"
         finally:

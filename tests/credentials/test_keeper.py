@@ -537,7 +537,11 @@ class TestRestart:
             world.keeper.source_changed(provider.SourceRef(HOME, "source"), "1")
             await asyncio.sleep(3600)
             assert (world.passwords("uid-r"), world.versions("uid-r")) == (handed, versions)
-            assert (len(world.provider.asked), world.secrets.written, len(world.proofs)) == (asked, written, proofs)
+            assert (len(world.provider.asked), world.secrets.written, len(world.proofs)) == (
+                asked,
+                written,
+                proofs,
+            )
             assert world.row("uid-r", HOST).verified is True
             assert not any(row.pending for row in world.keeper.rows("uid-r"))
 

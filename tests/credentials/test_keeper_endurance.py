@@ -246,9 +246,7 @@ class TestHousekeeping:
         async def scene(world: World) -> None:
             world.provider.latency["*"] = 0.01
             world.secrets.delay = 0.0
-            await world.start(
-                *(spec(f"t{n}", entry(HOST, f"me{n}"), namespace=f"team-{n}") for n in range(2000))
-            )
+            await world.start(*(spec(f"t{n}", entry(HOST, f"me{n}"), namespace=f"team-{n}") for n in range(2000)))
             await asyncio.sleep(30)
             assert sum(bool(world.passwords(f"uid-t{n}")) for n in range(2000)) == 2000
 

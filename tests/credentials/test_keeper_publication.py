@@ -157,7 +157,12 @@ class TestRenewals:
         async def scene(world: World) -> None:
             world.put_source("source", "1", "p", tell=False)
             await world.start(
-                spec("r", entry(HOST, "good"), entry("two.example", "bad"), entry("three.example", "me", secret="source"))
+                spec(
+                    "r",
+                    entry(HOST, "good"),
+                    entry("two.example", "bad"),
+                    entry("three.example", "me", secret="source"),
+                )
             )
             await asyncio.sleep(LIFE * 0.401)
             before = len(world.provider.times("good"))
@@ -310,9 +315,7 @@ class TestPlaces:
         async def scene(world: World) -> None:
             for number in range(100):
                 world.provider.latency[f"hung{number}"] = 1e6
-            await world.start(
-                *(spec(f"t{n}", entry(HOST, f"hung{n}"), namespace=f"team-{n}") for n in range(100))
-            )
+            await world.start(*(spec(f"t{n}", entry(HOST, f"hung{n}"), namespace=f"team-{n}") for n in range(100)))
             await asyncio.sleep(10)
             world.update(spec("platform", entry(HOST, "quick")))
             await asyncio.sleep(0.2)
@@ -357,9 +360,7 @@ class TestPlaces:
         """Five hundred tenants are fetched in turns, sixteen at once, and all of them get their login."""
 
         async def scene(world: World) -> None:
-            await world.start(
-                *(spec(f"t{n}", entry(HOST, f"me{n}"), namespace=f"team-{n}") for n in range(500))
-            )
+            await world.start(*(spec(f"t{n}", entry(HOST, f"me{n}"), namespace=f"team-{n}") for n in range(500)))
             await asyncio.sleep(0.1 * 500 / 16 + 1)
             assert all(world.passwords(f"uid-t{n}") for n in range(500))
 

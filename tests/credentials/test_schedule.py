@@ -119,9 +119,7 @@ class TestResumeAfter:
         assert schedule.resume_after("key", NOW, NOW, None) is None
 
 
-@pytest.mark.parametrize(
-    ("age", "joins"), [(0.0, False), (0.39, False), (0.41, True), (0.5, True), (1.5, True)]
-)
+@pytest.mark.parametrize(("age", "joins"), [(0.0, False), (0.39, False), (0.41, True), (0.5, True), (1.5, True)])
 def test_may_join(age: float, joins: bool) -> None:
     """A login past 40 % of its life may be renewed early, to be published with another; one without end never."""
     assert schedule.may_join(later(3600 * age), NOW, later(3600)) is joins

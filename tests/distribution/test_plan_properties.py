@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import datetime
+import os
 
-import pytest
-from hypothesis import given, settings
+from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
@@ -273,4 +273,6 @@ class Namespace(RuleBasedStateMachine):
 
 
 TestNamespace = Namespace.TestCase
-TestNamespace.settings = settings(max_examples=400, stateful_step_count=30, deadline=None)
+TestNamespace.settings = settings(
+    max_examples=int(os.environ.get("REGCRED_EXAMPLES", "60")), stateful_step_count=30, deadline=None
+)
