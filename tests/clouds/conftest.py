@@ -220,6 +220,18 @@ class Outage:
     calls: collections.Counter[str]
     fresh: Mode
 
+    async def born_are_served(self, hub: Hub) -> None:
+        """Wait until every namespace that was made in the outage has its Secret, and its account lists it."""
+
+        async def served() -> bool:
+            return set(self.born.values()) <= set(await hub.pull_secret_of_all())
+
+        async def attached() -> bool:
+            return all([await hub.pull_secrets(name) == ["regcred"] for name in self.born.values()])
+
+        await eventually(served, "namespaces born in the outage to be served", seconds=15)
+        await eventually(attached, "their accounts to list the Secret", seconds=15)
+
 
 @pytest.fixture(scope="session")
 async def outage(hub: Hub, clouds: Clouds, environments: identities.Environments, second: Stage) -> Outage:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import json
+import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -18,10 +19,13 @@ from tests.clouds.hub import Hub
 from tests.clouds.local_clouds import OUTAGE_CANARY, Clouds
 
 _PIECE = 24
+_HEAD = 8
+#: What secrets, and their spellings, consist of.
+_RUN = re.compile(rf"[^\s\"'<>{{}}\[\],;]{{{_HEAD},}}")
 
 
 def pieces(secret: str) -> set[str]:
-    """Return parts of a secret by which it is known even when it is cut: the middle and the end of each line.
+    """Return parts of a secret by which it is known even when it is cut: begin, middle and end of each line.
 
     Of a JSON Web Token that is the signature, since what it says of itself is the same in many; of a private key all
     but its beginning, for the same reason.
@@ -36,15 +40,16 @@ def pieces(secret: str) -> set[str]:
     return {
         line[start : start + _PIECE]
         for line in lines
-        for start in (len(line) // 2 - _PIECE // 2, len(line) - _PIECE)
+        for start in (0, len(line) // 2 - _PIECE // 2, len(line) - _PIECE)
     }
 
 
 def spelled(piece: str) -> set[str]:
-    """Return a piece as it is, as JSON has it, and within base64 whatever stands before it."""
+    """Return a piece as it is, and within base64 of both alphabets whatever stands before it."""
     raw = piece.encode()
-    shifted = {base64.b64encode(b"\0" * shift + raw).decode()[4 if shift else 0 : -4] for shift in range(3)}
-    return {piece, json.dumps(piece)[1:-1], *(text for text in shifted if len(text) >= 12)}
+    shifted = [base64.b64encode(b"\0" * shift + raw).decode()[4 if shift else 0 : -4] for shift in range(3)]
+    safe = [text.translate(str.maketrans("+/", "-_")) for text in shifted]
+    return {piece, *(text for text in (*shifted, *safe) if len(text) >= 12)}
 
 
 class Search:
@@ -61,19 +66,27 @@ class Search:
         # One expression for thousands of fixed strings would be slow; their beginnings are few and long enough.
         self._heads: dict[str, set[str]] = {}
         for spelling in self._kind_of:
-            self._heads.setdefault(spelling[:8], set()).add(spelling)
+            assert _RUN.fullmatch(spelling)
+            self._heads.setdefault(spelling[:_HEAD], set()).add(spelling)
+        self._known: dict[str, frozenset[str]] = {}
 
     def __len__(self) -> int:
         return len(self._kind_of)
 
     def kinds_in(self, text: str) -> set[str]:
         """Return the kinds of the secrets that stand in a text."""
-        found = set()
-        for place in range(len(text) - 7):
-            for spelling in self._heads.get(text[place : place + 8], ()):
-                if text.startswith(spelling, place):
-                    found.add(self._kind_of[spelling])
-        return found
+        return set().union(*map(self._kinds_in_run, set(_RUN.findall(text))))
+
+    def _kinds_in_run(self, run: str) -> frozenset[str]:
+        """Return the same of a run of characters that a secret may consist of; many objects hold the same ones."""
+        if run not in self._known:
+            self._known[run] = frozenset(
+                self._kind_of[spelling]
+                for place in range(len(run) - _HEAD + 1)
+                for spelling in self._heads.get(run[place : place + _HEAD], ())
+                if run.startswith(spelling, place)
+            )
+        return self._known[run]
 
 
 def texts_of(body: dict[str, Any]) -> str:

@@ -22,6 +22,7 @@ STEP = 1.2 * schedule.FLOOR
 async def test_outage_of_twice_the_life(outage: Outage, hub: Hub, clouds: Clouds, figures: dict[str, Any]) -> None:
     """Secrets stay byte for byte, through the end of their logins; tries are few; recovery takes one step."""
     assert hub.cluster.audit_log is not None
+    await outage.born_are_served(hub)
     log = AuditLog(hub.cluster.audit_log)
     namespaces = {mode.namespace for mode in outage.modes} | {*outage.born.values(), outage.fresh.namespace}
     standing = {

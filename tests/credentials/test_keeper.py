@@ -240,6 +240,20 @@ class TestFailures:
 
         play(scene)
 
+    def test_what_is_wrong_now_is_told(self) -> None:
+        """A row tells of the last failure, and not of another one before it."""
+
+        async def scene(world: World) -> None:
+            world.provider.granted["me"] = lambda _: grant(world, other_example="y")
+            await world.start(spec("r", entry(HOST, "me")))
+            await asyncio.sleep(10)
+            assert world.row("uid-r").reason == "SourceInvalid"
+            world.provider.faults["me"] = FAULTS["denied"]()
+            await asyncio.sleep(LIFE)
+            assert world.row("uid-r").reason == "AccessDenied"
+
+        play(scene)
+
     def test_a_grant_with_more_servers(self) -> None:
         """Logins for servers that the entry does not name are not handed out."""
 
@@ -977,6 +991,24 @@ class TestRefresh:
             await asyncio.sleep(10)
             assert world.keeper.refresh_handled("uid-r") == "now"
             assert world.passwords("uid-r") == {HOST: "token-2"}
+
+        play(scene)
+
+    def test_does_not_count_what_was_being_proven(self) -> None:
+        """Nor does a handshake of before, though the fetch that was asked for is under way when it ends."""
+
+        async def scene(world: World) -> None:
+            world.proof_latency = 40.0
+            await world.start(spec("r", entry(HOST, "me", verify="org/app")))
+            await asyncio.sleep(25)
+            world.provider.latency["me"] = 30.0
+            world.update(spec("r", entry(HOST, "me", verify="org/app"), refresh="now"))
+            await asyncio.sleep(20)
+            assert world.passwords("uid-r") == {HOST: "token-1"}
+            assert world.keeper.refresh_handled("uid-r") == ""
+            await asyncio.sleep(60)
+            assert world.passwords("uid-r") == {HOST: "token-2"}
+            assert world.keeper.refresh_handled("uid-r") == "now"
 
         play(scene)
 

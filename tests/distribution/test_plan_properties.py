@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime
 import os
 
-from hypothesis import settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
@@ -276,3 +276,75 @@ TestNamespace = Namespace.TestCase
 TestNamespace.settings = settings(
     max_examples=int(os.environ.get("REGCRED_EXAMPLES", "60")), stateful_step_count=30, deadline=None
 )
+
+
+STEPS = st.one_of(
+    st.tuples(
+        st.just("appears"),
+        st.sampled_from("abc"),
+        st.booleans(),
+        SECRET_NAMES,
+        GLOBS,
+        st.dictionaries(SERVERS, PASSWORDS, min_size=1),
+    ),
+    st.tuples(st.just("goes"), st.sampled_from("abc")),
+    st.tuples(st.just("moves"), st.sampled_from("abc"), SECRET_NAMES, GLOBS),
+    st.tuples(st.just("is deselected or selected"), st.sampled_from("abc")),
+    st.tuples(st.just("renews"), st.sampled_from("abc"), SERVERS, PASSWORDS),
+    st.tuples(st.just("is born"), st.just("ci")),
+)
+
+
+def follow(world, number, step):
+    """Let one thing happen to the resources, in the same way in every world."""
+    what, name, *rest = step
+    uid = f"uid-{name}"
+    if what == "is born" and ACCOUNTS + name not in world.api.objects:
+        world.account(name, "theirs")
+    elif what == "appears":
+        cluster, secret_name, globs, logins = rest
+        made = Resource(name, uid, cluster, secret_name, globs, False, NOW - datetime.timedelta(minutes=number))
+        made.logins = {server: login(password) for server, password in logins.items()}
+        world.add(made)
+    elif what == "goes":
+        world.resources.pop(uid, None)
+    elif resource := world.resources.get(uid):
+        if what == "moves":
+            resource.secret_name, resource.accounts = rest
+            world.secret_names.add(resource.secret_name)
+        elif what == "renews":
+            resource.logins[rest[0]] = login(rest[1])
+        else:
+            resource.applies = not resource.applies
+
+
+def end_of(world):
+    """Return what can be told apart of a namespace: the Secrets' content, and who lists what."""
+    world.settle()
+    world.check_rest()
+    secrets = {
+        path: (stored.body["data"], stored.meta["annotations"], stored.meta.get("ownerReferences"))
+        for path, stored in world.api.objects.items()
+        if path.startswith(SECRETS)
+    }
+    return secrets, {account.name: sorted(account.pull_secrets) for account in world.accounts()}
+
+
+@settings(max_examples=60, deadline=None)
+@given(steps=st.lists(st.tuples(STEPS, st.sampled_from(["", "pass", "settle", "restart"])), max_size=12))
+def test_the_way_does_not_matter(steps):
+    """What the operator comes to follows from what is there, not from what it saw on the way, nor in which order."""
+    attentive, absent = World(), World()
+    for world in (attentive, absent):
+        world.account("default", "theirs")
+    for number, (step, then) in enumerate(steps):
+        follow(attentive, number, step)
+        follow(absent, number, step)
+        attentive.watch()
+        if then == "pass":
+            attentive.reconcile()
+        elif then == "settle":
+            attentive.settle()
+        elif then == "restart":
+            attentive.restart()
+    assert end_of(attentive) == end_of(absent)

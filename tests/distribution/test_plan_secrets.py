@@ -115,6 +115,12 @@ def test_adoption():
     assert made.writes[0].before is secret
 
 
+def test_adoption_of_what_was_ours():
+    """A Secret that lost nothing but our label, and is handed back, gets its label back."""
+    lost = stands(A, ours=False, adopt=True)
+    assert actions(plan(observed(lost), desired(A))) == ["update regcred"]
+
+
 def test_adoption_waits_for_a_login():
     """A Secret that is handed over stays as it is until there is a login to put there."""
     made = plan(observed(foreign(adopt=True), account()), desired(contribution("a", {})))

@@ -13,7 +13,7 @@ import datetime
 import logging
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any, Protocol
 
 from regcred import dockerconfig
@@ -68,6 +68,7 @@ class Fetch:
         error: of the last try.
         attempt: tries in a row that failed.
         begun: number of the last try that was begun.
+        ended: number of the last try that has ended.
         brought: number of the try that brought `grant`.
         tried: monotonic time of the last try.
         patience: monotonic time before which the provider asked us not to come again.
@@ -89,6 +90,7 @@ class Fetch:
     error: provider.ProviderError | None = None
     attempt: int = 0
     begun: int = 0
+    ended: int = 0
     brought: int = 0
     tried: float = -math.inf
     patience: float = -math.inf
@@ -206,6 +208,7 @@ class Fetch:
             )
         # The error of the try before stands until now: a row does not look well only because it is tried again.
         self.error = failure
+        self.ended = self.begun
         self.sources = {**known, **reader.versions}
         if grant is not None:
             self.grant, self.whole, self.brought, self.attempt = grant, True, self.begun, 0
@@ -228,6 +231,29 @@ class Fetch:
         if after > 0:
             self.patience = clock.monotonic() + pause
         self.plan(clock, pause)
+
+
+def companions(clock: Clock, due: Collection[Fetch], all_: Iterable[Fetch]) -> list[Fetch]:
+    """Return the fetches that are renewed early, since a Secret of theirs is about to be written anyway.
+
+    Args:
+        clock: the time.
+        due: what is fetched now.  Retries and news take nobody along.
+        all_: every fetch.
+    """
+    places = {slot.holding.place for fetch in due if fetch.renews for slot in fetch.slots}
+    begun, now, mono = set(due), clock.now(), clock.monotonic()
+    return [
+        fetch
+        for fetch in (all_ if places else ())
+        if fetch not in begun
+        and fetch.task is None
+        and fetch.renews
+        and fetch.grant is not None
+        and fetch.ready_at() <= mono
+        and schedule.may_join(now, fetch.grant.issued_at, fetch.grant.expires_at)
+        and any(slot.holding.place in places for slot in fetch.slots)
+    ]
 
 
 class Versions:

@@ -106,29 +106,41 @@ class Slot:
             and self.entry.covered(self.accepted.grant)
         )
 
-    def accept(
+    def take(
         self,
-        grant: provider.Grant,
+        whole: provider.Grant,
         now: datetime.datetime,
         *,
         sources: Mapping[str, str | None],
-        proven: bool = False,
+        proven: bool,
     ) -> bool:
-        """Take `grant` as the last good one; a login that is the same keeps its version.
+        """Take the part of a grant that is for this entry as its last good one; `error` says why not.
+
+        It must have a login for every server of the entry, and one that has ended already never displaces one that
+        lives.  A login that is the same keeps its version.
 
         Args:
-            grant: narrowed to the servers of the entry.
+            whole: as it was fetched.
             now: UTC.
             sources: name to resource version of the Secrets it was made from.
             proven: a handshake has shown that it pulls.
 
         Returns:
-            Whether it was taken: one that has ended already never displaces one that lives.
+            Whether it was taken.
         """
         assert self.entry is not None  # noqa: S101 - only entries that fetch get here
-        before = self.accepted
-        if before is not None and _ended(grant, now) and not _ended(before.grant, now):
+        grant, before = self.entry.narrow(whole), self.accepted
+        if not grant.logins or not self.entry.covered(grant):
+            missing = ", ".join(sorted(set(self.entry.servers) - set(grant.logins))[:3])
+            self.error = provider.InvalidSpec("SourceInvalid", f"there is no login in it for {missing}")
             return False
+        if before is not None and _ended(grant, now) and not _ended(before.grant, now):
+            self.error = provider.Retryable(
+                "Expired",
+                f"{self.entry.provider_name} handed out a login that had ended already; compare the clocks",
+            )
+            return False
+        self.error = None
         known = before.grant.logins if before is not None else {}
         versions = {
             server: before.versions[server]

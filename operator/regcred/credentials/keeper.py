@@ -21,7 +21,7 @@ from regcred.api import resource as api_resource
 from regcred.cluster import errors
 from regcred.credentials import asks, deliveries, lanes, proofs, provider, schedule
 from regcred.credentials.cache import Cache, Record
-from regcred.credentials.fetches import Clock, Fetch, SystemClock, Versions
+from regcred.credentials.fetches import Clock, Fetch, SystemClock, Versions, companions
 from regcred.credentials.holdings import Holding, Place, Row, Slot
 from regcred.credentials.proofs import Verify
 
@@ -160,16 +160,12 @@ class Keeper:
     def rows(self, uid: str) -> Sequence[Row]:
         """Return how each registry entry of a resource stands, by server."""
         holding = self._holdings.get(uid)
-        if holding is None:
-            return []
-        now = self._clock.now()
         found: list[Row] = []
-        for slot in holding.slots.values():
+        for slot in holding.slots.values() if holding is not None else ():
             fetch = self._fetch_of(slot)
-            attached = fetch is not None and slot in fetch.slots
-            found.append(
-                slot.row(now, fetch.error, fetch.due_at) if fetch and attached else slot.row(now, None, None)
-            )
+            known = fetch is not None and slot in fetch.slots
+            error, next_at = (fetch.error, fetch.due_at) if fetch is not None and known else (None, None)
+            found.append(slot.row(self._clock.now(), error, next_at))
         return found
 
     def refresh_handled(self, uid: str) -> str:
@@ -203,23 +199,8 @@ class Keeper:
         return min(_TURN, *(pause for pause in (*pauses, self._deliveries.pause(), _TURN) if pause is not None))
 
     def _start_due(self) -> None:
-        due = dict.fromkeys(fetch for fetch in self._fetches.values() if fetch.pause(self._clock) == 0.0)
-        if not due:
-            return
-        places = {slot.holding.place for fetch in due if fetch.renews for slot in fetch.slots}
-        now, mono = self._clock.now(), self._clock.monotonic()
-        joining = [
-            fetch
-            for fetch in (self._fetches.values() if places else ())
-            if fetch not in due
-            and fetch.task is None
-            and fetch.renews
-            and fetch.grant is not None
-            and fetch.ready_at() <= mono
-            and schedule.may_join(now, fetch.grant.issued_at, fetch.grant.expires_at)
-            and any(slot.holding.place in places for slot in fetch.slots)
-        ]
-        for fetch in (*due, *joining):
+        due = [fetch for fetch in self._fetches.values() if fetch.pause(self._clock) == 0.0]
+        for fetch in (*due, *companions(self._clock, due, self._fetches.values())):
             fetch.plan(self._clock, None)
             fetch.task = asyncio.create_task(self._run(fetch), name=f"fetch {fetch.key}")
 
@@ -246,6 +227,7 @@ class Keeper:
             if fetch.brought == fetch.begun:
                 self._judge(slot, fetch)
             else:
+                slot.error = None
                 self._answered(slot, fetch)
 
     def _judge(self, slot: Slot, fetch: Fetch) -> None:
@@ -273,6 +255,7 @@ class Keeper:
             if proven or proofs.yields(slot, self._clock.now()):
                 self._take(slot, fetch, proven=proven)
             else:
+                slot.error = None
                 self._answered(slot, fetch)
             if not proven:
                 fetch.bring_forward(self._clock, proofs.again_after(slot))
@@ -283,27 +266,16 @@ class Keeper:
 
     def _take(self, slot: Slot, fetch: Fetch, *, proven: bool) -> None:
         """Accept the grant of `fetch` for one entry, if it is of use there."""
-        assert slot.entry is not None  # noqa: S101 - only entries that fetch get here
-        assert fetch.grant is not None  # noqa: S101
-        grant = slot.entry.narrow(fetch.grant)
+        assert fetch.grant is not None  # noqa: S101 - the callers have looked
         first = slot.offered is None
-        slot.error = None
-        if not grant.logins or not slot.entry.covered(grant):
-            missing = ", ".join(sorted(set(slot.entry.servers) - set(grant.logins))[:3])
-            slot.error = provider.InvalidSpec("SourceInvalid", f"there is no login in it for {missing}")
-        elif slot.accept(grant, self._clock.now(), sources=fetch.sources, proven=proven):
+        if slot.take(fetch.grant, self._clock.now(), sources=fetch.sources, proven=proven):
             self._deliveries.arrived(slot.holding, first=first)
-        else:
-            slot.error = provider.Retryable(
-                "Expired",
-                f"{slot.entry.provider_name} handed out a login that had ended already; compare the clocks",
-            )
         self._answered(slot, fetch)
 
     def _answered(self, slot: Slot, fetch: Fetch) -> None:
         """Take in that an entry was tried."""
         slot.answered = True
-        if 0 < slot.refresh_from <= fetch.begun:
+        if 0 < slot.refresh_from <= fetch.ended:
             slot.refresh_from = 0
             slot.holding.refreshed()
         self._deliveries.changed(slot.holding.uid)

@@ -262,8 +262,10 @@ def _usable(secret: views.SecretView | None) -> bool:
 
 def _differs(secret: views.SecretView, composed: composition.Composition) -> bool:
     """Whether the Secret has to be written."""
-    if (secret.contributors, secret.servers) != (composed.contributors, composed.standing) or (
-        tuple(sorted(secret.owners)) != composed.owner_uids
+    if (
+        not secret.ours
+        or (secret.contributors, secret.servers) != (composed.contributors, composed.standing)
+        or (tuple(sorted(secret.owners)) != composed.owner_uids)
     ):
         return True
     # What stands and is only kept has nothing to be compared with.
