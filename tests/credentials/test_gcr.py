@@ -529,9 +529,9 @@ class TestOwnIdentity:
         first = await gcr.fetch(entry)
         grant, fetches = first, 1
         while password(grant) == password(first):
-            due = schedule.renew_at("key", grant.issued_at, grant.expires_at)
-            assert due is not None
-            cloud.ahead += (due - grant.issued_at).total_seconds()
+            pause = schedule.renew_after("key", grant.issued_at, grant.issued_at, grant.expires_at)
+            assert pause is not None
+            cloud.ahead += pause
             grant = await gcr.fetch(entry)
             fetches += 1
         assert fetches <= 7

@@ -110,7 +110,7 @@ class World:
             return None
 
         try:
-            return await eventually(check, f"Ready={status} {reason}", seconds=30, every=0.05)
+            return await eventually(check, f"Ready={status} {reason}", seconds=90, every=0.05)
         except AssertionError:
             raise AssertionError(
                 f"Ready={status} {reason} was not seen\n{json.dumps(last.get('status'), indent=1)}\n"
@@ -152,7 +152,7 @@ class World:
                     return False
             return True
 
-        await eventually(check, f"{namespaces} to be served\n{tail(self.operator.log)}", every=0.05)
+        await eventually(check, f"{namespaces} to be served\n{tail(self.operator.log)}", seconds=60, every=0.05)
 
     async def bare(self, *namespaces: str, name: str = "regcred") -> None:
         """Wait until no namespace has the Secret or an account that lists it."""
@@ -165,7 +165,7 @@ class World:
                     return False
             return True
 
-        await eventually(check, f"{namespaces} to be bare\n{tail(self.operator.log)}", every=0.05)
+        await eventually(check, f"{namespaces} to be bare\n{tail(self.operator.log)}", seconds=60, every=0.05)
 
     async def events(self, name: str = "") -> list[Json]:
         """Return the events about a cluster resource."""

@@ -119,9 +119,14 @@ async def test_foreign_secret_is_left_alone_and_the_rest_is_served(world: World,
     await world.cluster.kubectl("create", "secret", "generic", "regcred", "-n", taken, "--from-literal=mine=1")
     before = await world.secret(taken)
     await world.declare(entry(await world.login("alice", "s3cret")))
-    told = await world.ready(status="False", reason="Conflict")
     await world.served(*free)
-    assert told["status"]["namespaces"] == {"matched": 3, "synced": 2, "failed": 0, "conflicted": 1}
+
+    async def counted() -> dict[str, Any] | None:
+        told = await world.ready(status="False", reason="Conflict")
+        expected = {"matched": 3, "synced": 2, "failed": 0, "conflicted": 1}
+        return told if told["status"]["namespaces"] == expected else None
+
+    told = await eventually(counted, "two namespaces to be served and one to be in conflict")
     assert [(row["namespace"], row["reason"]) for row in told["status"]["failures"]] == [(taken, "Conflict")]
     assert await world.secret(taken) == before
     assert await world.pull_secrets(taken) == []
