@@ -156,8 +156,13 @@ async def test_the_quickstart_shows_what_comes(control_plane: Cluster, namespace
         expected = shown.splitlines()[2].split()
         assert columns[:3] == expected[:3]
         assert columns[4] == expected[4]
-        account = await control_plane.get("serviceaccount", "default", "-n", namespace)
-        assert account["imagePullSecrets"] == [{"name": "regcred"}]
+
+        async def listed() -> bool:
+            # The account is made by a controller, which may come after the Secret.
+            found = await control_plane.get("serviceaccounts", "-n", namespace)
+            return any(account.get("imagePullSecrets") == [{"name": "regcred"}] for account in found["items"])
+
+        await eventually(listed, "the default account to list the Secret")
         secret = await control_plane.get("secret", "regcred", "-n", namespace)
         assert json.loads(secret["metadata"]["annotations"][names.SERVERS]).keys() == {
             "https://index.docker.io/v1/"
