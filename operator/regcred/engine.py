@@ -19,12 +19,14 @@ from regcred.api import names
 from regcred.api import resource as api_resource
 from regcred.cluster import lease, mirror, views
 from regcred.credentials import keeper
-from regcred.distribution import contention, model, plan, selection, tally, workqueue, writer
+from regcred.distribution import contention, model, pace, plan, selection, tally, workqueue, writer
 
 _log = logging.getLogger(__name__)
 
 #: How often a namespace is planned again at once when something changed under a write.
 _TRIES = 5
+#: Seconds that namespaces wait for the first logins of other resources at the most: a Secret is written once for many.
+_GATHER = 0.5
 
 
 class Watches(Protocol):
@@ -72,7 +74,7 @@ class Engine:
         protected: tuple[str, ...],
         workers: int = 32,
     ) -> None:
-        self.queue = workqueue.WorkQueue()
+        self.queue = workqueue.WorkQueue(pace.Pace(workers))
         self.resources: dict[str, api_resource.Resource] = {}
         self.reports: Reports | None = None
         self._seen = seen
@@ -84,6 +86,9 @@ class Engine:
         self._contributions: dict[str, model.Contribution] = {}
         self._tallies: dict[str, tally.Tally] = {}
         self._pending: dict[str, set[str]] = {}
+        self._gathered: set[str] = set()
+        self._gathering: asyncio.TimerHandle | None = None
+        self._ends: dict[str, asyncio.TimerHandle] = {}
         self._contention = contention.Contention()
         # Thousands of tenants have a resource each: one namespace must not cost a walk over all of them.
         self._platform: set[str] = set()
@@ -109,6 +114,10 @@ class Engine:
         before = self.resources.get(resource.uid)
         self.resources[resource.uid] = resource
         if before is not None and _same(before, resource):
+            if before.refresh_requested_at != resource.refresh_requested_at and not resource.deleting:
+                # What a refresh brings is published; until then there is nothing new to hand out.
+                self._logins.update(resource)
+                self._report(resource.uid)
             return
         (self._platform if resource.cluster else self._tenants.setdefault(resource.namespace, set())).add(
             resource.uid
@@ -116,7 +125,7 @@ class Engine:
         self._live = self._live - {resource.uid} if resource.deleting else self._live | {resource.uid}
         if resource.deleting:
             self._logins.remove(resource.uid)
-            self._contributions.pop(resource.uid, None)
+            self._withdraw(resource.uid)
         else:
             self._logins.update(resource)
             self._contribute(resource)
@@ -133,7 +142,7 @@ class Engine:
         (self._platform if resource.cluster else self._tenants[resource.namespace]).discard(uid)
         self._live -= {uid}
         self._logins.remove(uid)
-        self._contributions.pop(uid, None)
+        self._withdraw(uid)
         affected = self._affected(resource)
         self._tallies.pop(uid, None)
         self._pending.pop(uid, None)
@@ -152,9 +161,9 @@ class Engine:
             before = self._contributions.get(uid)
             after = self._contribute(resource)
             if before is None or before.logins != after.logins:
-                for namespace in self._affected(resource):
-                    self.touch(namespace, False)
+                self._gather(self._affected(resource))
             self._report(uid)
+        self._gather(set())
         self._need()
 
     def watches_changed(self) -> None:
@@ -187,7 +196,33 @@ class Engine:
             frozen=spec is None or spec.suspend,
         )
         self._contributions[resource.uid] = contribution
+        self._watch_end(resource.uid)
         return contribution
+
+    def _withdraw(self, uid: str) -> None:
+        """Forget the contribution of a resource."""
+        self._contributions.pop(uid, None)
+        if timer := self._ends.pop(uid, None):
+            timer.cancel()
+
+    def _watch_end(self, uid: str) -> None:
+        """Look again at the namespaces of a resource when one of its logins ends: another resource's may be better."""
+        if timer := self._ends.pop(uid, None):
+            timer.cancel()
+        contribution = self._contributions[uid]
+        now = datetime.datetime.now(datetime.UTC)
+        ends = [
+            each.expires_at for each in contribution.logins.values() if each.expires_at and each.expires_at > now
+        ]
+        if ends:
+            pause = (min(ends) - now).total_seconds()
+            self._ends[uid] = asyncio.get_running_loop().call_later(pause, self._ended, uid)
+
+    def _ended(self, uid: str) -> None:
+        resource = self.resources.get(uid)
+        if resource is not None and uid in self._contributions:
+            self._gather(self._affected(resource))
+            self._watch_end(uid)
 
     def _need(self) -> None:
         self._watches.need(
@@ -227,9 +262,26 @@ class Engine:
     def _mark(self, uid: str, namespaces: set[str]) -> None:
         if self._running:
             self._pending[uid] = set(namespaces)
-            for namespace in namespaces:
-                self.queue.add(namespace)
+            self._gather(namespaces)
         self._report(uid)
+
+    def _gather(self, namespaces: set[str]) -> None:
+        """Mark namespaces as dirty for the sake of a resource: as soon as no first login of another is awaited."""
+        self._gathered |= namespaces
+        if not self._gathered:
+            return
+        if not self._logins.expecting(self._platform):
+            self._release()
+        elif self._gathering is None:
+            self._gathering = asyncio.get_running_loop().call_later(_GATHER, self._release)
+
+    def _release(self) -> None:
+        if self._gathering is not None:
+            self._gathering.cancel()
+            self._gathering = None
+        gathered, self._gathered = self._gathered, set()
+        for namespace in gathered:
+            self.touch(namespace, False)
 
     def _report(self, uid: str) -> None:
         if self.reports is not None:
@@ -259,6 +311,8 @@ class Engine:
         finally:
             self._running = False
             self.queue.close()
+            for timer in (*self._ends.values(), *([self._gathering] if self._gathering else [])):
+                timer.cancel()
 
     async def _work(self) -> None:
         while True:
@@ -287,7 +341,9 @@ class Engine:
                 self.queue.succeeded(namespace)
                 break
             self._guard()
+            sent_at = time.monotonic()
             result = await self._hand.execute(planned)
+            self.queue.pace.answered(time.monotonic() - sent_at, planned.actions)
             self._note(result)
             if not result.stale:
                 self._record(namespace, planned, result)
@@ -295,6 +351,8 @@ class Engine:
                     self.queue.retry(namespace, after=result.retry_after)
                 else:
                     self.queue.succeeded(namespace)
+                    if planned.more:
+                        self.queue.add(namespace)
                 break
             await asyncio.sleep(random.uniform(0.0, 0.02 * 2**attempt))
         else:
@@ -423,9 +481,5 @@ class Engine:
 
 
 def _same(before: api_resource.Resource, after: api_resource.Resource) -> bool:
-    """Whether nothing that the engine acts on differs."""
-    return (before.generation, before.deleting, before.refresh_requested_at) == (
-        after.generation,
-        after.deleting,
-        after.refresh_requested_at,
-    )
+    """Whether nothing that the engine acts on differs, a wish for fresh logins apart."""
+    return (before.generation, before.deleting) == (after.generation, after.deleting)

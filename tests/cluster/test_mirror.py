@@ -74,6 +74,18 @@ def test_echo_wakes_nobody(table, told):
     assert table.get("n", "default").version == "3"
 
 
+def test_quiet(table, told):
+    """What its writer expected tells nobody, and its echo does not either; what follows does."""
+    table.upsert(account(1))
+    told.clear()
+    table.put("n", views.account(account(2, "regcred")), quiet=True)
+    table.upsert(account(2, "regcred"))
+    assert told == []
+    assert listed(table) == {"default": ("regcred",)}
+    table.upsert(account(3))
+    assert len(told) == 1
+
+
 def test_overtaken_event(table, told):
     """An event that is older than what is known changes nothing."""
     table.upsert(account(5, "new"))

@@ -82,6 +82,8 @@ class World:
         #: What the operator saw when it planned last.
         self.believed: dict[str, views.SecretView] = {}
         self.believed_accounts: list[views.AccountView] = []
+        #: Namespaces that the operator was told to look at again.
+        self.told: list[str] = []
         self._judged = 0
         self.restart()
 
@@ -89,7 +91,7 @@ class World:
 
     def restart(self) -> None:
         """Start the operator anew: it knows what it lists, and nothing else."""
-        self.seen = mirror.Mirror(lambda _namespace, _urgent: None)
+        self.seen = mirror.Mirror(lambda namespace, _urgent: self.told.append(namespace))
         self.seen.namespaces.upsert(
             {"metadata": {"name": NAMESPACE, "uid": "uid-namespace", "resourceVersion": "0"}}
         )
@@ -141,10 +143,13 @@ class World:
         planned = self.plan()
         if planned.idle:
             return True
+        self.told.clear()
         try:
-            simulated_api.run(self.hand.execute(planned))
+            result = simulated_api.run(self.hand.execute(planned))
         finally:
             self.judge()
+        if not (result.failures or result.stale or planned.more or self.told):
+            assert self.plan().idle, "nobody is told of what was done, so nothing may be left to do"
         return False
 
     def settle(self) -> None:

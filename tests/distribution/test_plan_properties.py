@@ -318,12 +318,17 @@ def follow(world, number, step):
             resource.applies = not resource.applies
 
 
+def _owners(meta):
+    return [owner["uid"] for owner in meta.get("ownerReferences") or ()]
+
+
 def end_of(world):
     """Return what can be told apart of a namespace: the Secrets' content, and who lists what."""
     world.settle()
     world.check_rest()
     secrets = {
-        path: (stored.body["data"], stored.meta["annotations"], stored.meta.get("ownerReferences"))
+        # The server keeps owners in the order in which they came.
+        path: (stored.body["data"], stored.meta["annotations"], sorted(_owners(stored.meta)))
         for path, stored in world.api.objects.items()
         if path.startswith(SECRETS)
     }

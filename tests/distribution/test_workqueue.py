@@ -10,7 +10,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from regcred.distribution import workqueue
+from regcred.distribution import pace, workqueue
 
 
 async def take(queue, number):
@@ -70,6 +70,37 @@ async def test_never_twice_at_once():
     queue.add("c")
     queue.done("a")
     assert await take(queue, 2) == ["a", "c"]
+
+
+async def test_pace():
+    """Names that are not urgent wait when as many are in work as their pace allows; urgent ones do not."""
+    queue = workqueue.WorkQueue(pace.Pace(ceiling=2))
+    for name in ("a", "b", "c"):
+        queue.add(name)
+    assert await take(queue, 2) == ["a", "b"]
+    assert await nothing_waits(queue)
+    queue.add("u", urgent=True)
+    assert await take(queue, 1) == ["u"]
+    queue.done("u")
+    assert await nothing_waits(queue)
+    waiting = asyncio.ensure_future(queue.get())
+    await asyncio.sleep(0)
+    queue.done("a")
+    async with asyncio.timeout(5):
+        assert await waiting == "c"
+
+
+async def test_waiting_name_that_becomes_urgent_is_not_paced():
+    """A worker that waits for the pace is woken when a name becomes urgent."""
+    queue = workqueue.WorkQueue(pace.Pace(ceiling=1))
+    for name in ("a", "b"):
+        queue.add(name)
+    assert await take(queue, 1) == ["a"]
+    waiting = asyncio.ensure_future(queue.get())
+    await asyncio.sleep(0)
+    queue.add("b", urgent=True)
+    async with asyncio.timeout(5):
+        assert await waiting == "b"
 
 
 async def test_getter_wakes_up():

@@ -87,8 +87,14 @@ class Table(Generic[V]):
         """Take in an object as it is now."""
         self.put(body["metadata"].get("namespace", ""), self._decode(body))
 
-    def put(self, namespace: str, view: V) -> None:
-        """Take in a view, such as the answer to a write, unless something newer is known."""
+    def put(self, namespace: str, view: V, *, quiet: bool = False) -> None:
+        """Take in a view, such as the answer to a write, unless something newer is known.
+
+        Args:
+            namespace: where.
+            view: the object as it is now.
+            quiet: tell nobody: whoever wrote this knows, and expected nothing else.
+        """
         gone = self._gone.get((namespace, view.name))
         if gone is not None and (view.version == gone[0] or not views.newer(view.version, gone[0])):
             return
@@ -98,7 +104,7 @@ class Table(Generic[V]):
             return
         rows[view.name] = view
         self._gone.pop((namespace, view.name), None)
-        if before is None or not _same(before, view):
+        if not quiet and (before is None or not _same(before, view)):
             self._on_change(namespace, before, view)
 
     def remove(self, body: Mapping[str, Any]) -> None:

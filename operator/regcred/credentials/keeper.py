@@ -14,7 +14,7 @@ import contextlib
 import datetime
 import functools
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from regcred import dockerconfig
 from regcred.api import resource as api_resource
@@ -172,6 +172,15 @@ class Keeper:
         """Return the last refresh request of a resource that was carried out, or ""."""
         holding = self._holdings.get(uid)
         return holding.refresh_handled if holding else ""
+
+    def expecting(self, uids: Iterable[str]) -> bool:
+        """Whether the first login of some entry of these resources may be there in a moment."""
+        return any(
+            slot.offered is None and (not slot.answered or slot.accepted is not None)
+            for uid in uids
+            if uid in self._holdings
+            for slot in self._holdings[uid].slots.values()
+        )
 
     # The loop.
 

@@ -169,6 +169,11 @@ def _compose(
         server: min(rivals, key=lambda claim: ((claim.contribution.uid, server) in ended, claim.contribution.rank))
         for server, rivals in claims.items()
     }
+    # What only stood there and has to give way is gone with this write, so nobody remembers it.
+    claims = {
+        server: [claim for claim in rivals if claim.published is not None or claim is winners[server]]
+        for server, rivals in claims.items()
+    }
     left = {
         row.server: (orphan.contributor, row)
         for orphan in orphans

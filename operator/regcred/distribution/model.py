@@ -154,6 +154,7 @@ class Plan:
     Attributes:
         outcomes: UID of a resource to how the namespace stands for it once every action succeeded.
         secrets_of: UID of a resource to the Secret it depends on, so that a failed action finds its resources.
+        more: there may be more to do once every action succeeded: plan again then.
     """
 
     writes: tuple[WriteSecret, ...] = ()
@@ -161,8 +162,14 @@ class Plan:
     deletions: tuple[DeleteSecret, ...] = ()
     outcomes: Mapping[str, Outcome] = dataclasses.field(default_factory=dict)
     secrets_of: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    more: bool = False
 
     @property
     def idle(self) -> bool:
         """Whether there is nothing to do."""
-        return not (self.writes or self.edits or self.deletions)
+        return not self.actions
+
+    @property
+    def actions(self) -> int:
+        """How many requests it takes."""
+        return len(self.writes) + len(self.edits) + len(self.deletions)

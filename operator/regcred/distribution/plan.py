@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import datetime
+import functools
 from collections.abc import Iterable, Mapping, Sequence
 
 from regcred import dockerconfig
@@ -79,6 +80,9 @@ def plan(observed: Observed, desired: Desired, now: datetime.datetime) -> model.
         ),
         outcomes={uid: outcome for part in parts for uid, outcome in part.outcomes()},
         secrets_of={uid: part.name for part in parts for uid in part.uids},
+        # What is written under a new name lets go of the old one, and what is let go of may free an entry; and a list
+        # that becomes ours by an edit may hold entries that are ours to remove then.
+        more=any(part.awaits or (edits and part.left) for part in parts),
     )
 
 
@@ -97,7 +101,8 @@ class _Part:
         contributors = self.secret.contributors if self.secret is not None and ours else ()
         standing = self.secret.servers if self.secret is not None and ours else ()
         self.applying = [contribution for contribution in desired.applying if contribution.secret_name == name]
-        unchanging = {**self._moving(desired), **desired.frozen}
+        moving = self._moving(desired)
+        unchanging = {**moving, **desired.frozen}
         # Frozen resources keep what they have brought; they bring nothing to a Secret that lacks them.
         self.held = [
             composition.Held(unchanging[row.uid], rows)
@@ -119,6 +124,14 @@ class _Part:
             self._decide(standing, now)
         else:
             self.obsolete = ours
+        self.awaits = any(each.contribution.uid in moving for each in self.held) or self._lets_go()
+
+    def _lets_go(self) -> bool:
+        """Whether what is kept in the Secret for somebody's sake goes with this write."""
+        if self.composed is None:
+            return False
+        kept = {each.contribution.uid for each in self.held} | {each.contributor.uid for each in self.orphans}
+        return not kept <= {row.uid for row in self.composed.contributors}
 
     def _moving(self, desired: Desired) -> Mapping[str, model.Contribution]:
         """Return the resources that compose into a Secret of another name where what they bring does not stand yet.
@@ -200,7 +213,8 @@ class _Part:
         departed = self.observed.departed.get(self.name)
         return account.managed or (departed is not None and departed.ours)
 
-    def _left(self) -> int:
+    @functools.cached_property
+    def left(self) -> int:
         """Count the entries of our name that nobody asks for and that are not provably ours."""
         if self.held or self.orphans:
             return 0
@@ -214,7 +228,6 @@ class _Part:
 
     def outcomes(self) -> Iterable[tuple[str, model.Outcome]]:
         """Return how the namespace stands for each resource once every action succeeded."""
-        left = self._left()
         contributing = {row.uid for row in self.composed.contributors} if self.composed is not None else set()
         for contribution in self.reported:
             matched = [account for account in self.observed.accounts if self.wants(account, contribution.accounts)]
@@ -240,7 +253,7 @@ class _Part:
                     accounts=len(matched),
                     attached=attached,
                     contended=contended,
-                    left=left,
+                    left=self.left,
                     shadowed=self.composed.shadowed.get(contribution.uid, ()) if self.composed else (),
                 ),
             )

@@ -1,4 +1,7 @@
-"""A queue of names: each at most once in it and once in work, the urgent first, failures later and later."""
+"""A queue of names: each at most once in it and once in work, the urgent first, failures later and later.
+
+What is not urgent takes only as many workers as its pace allows, so that there is always one for what is.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +9,8 @@ import asyncio
 import collections
 import random
 from collections.abc import Callable
+
+from regcred.distribution import pace
 
 #: Seconds before the first retry of a failed name; doubled up to the ceiling.
 _FLOOR = 1.0
@@ -17,13 +22,18 @@ class WorkQueue:
 
     A name that is added while in work comes back as soon as that work is done, so nothing that happened meanwhile
     is missed and no name is worked on twice at once.
+
+    Args:
+        paced: how many names that are not urgent may be in work at once.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, paced: pace.Pace | None = None) -> None:
+        self.pace = paced or pace.Pace()
         self._urgent: collections.deque[str] = collections.deque()
         self._normal: collections.deque[str] = collections.deque()
         self._waiting: dict[str, bool] = {}
-        self._working: set[str] = set()
+        #: Names in work, and whether they were taken as urgent.
+        self._working: dict[str, bool] = {}
         self._again: dict[str, bool] = {}
         self._timers: dict[str, asyncio.TimerHandle] = {}
         self._appointments: dict[str, asyncio.TimerHandle] = {}
@@ -60,31 +70,37 @@ class WorkQueue:
             # Its place in the other line is passed over when its turn comes there.
             self._waiting[name] = True
             self._urgent.append(name)
+            self._ready.set()
 
     async def get(self) -> str:
         """Return the next name; `done` must follow."""
         while True:
-            name = self._next()
+            name = self._next(self._urgent, urgent=True)
+            if name is None and self._unhurried() < self.pace.limit:
+                name = self._next(self._normal, urgent=False)
             if name is not None:
-                self._working.add(name)
                 return name
             self._ready.clear()
             await self._ready.wait()
 
-    def _next(self) -> str | None:
-        for line, urgent in ((self._urgent, True), (self._normal, False)):
-            while line:
-                name = line.popleft()
-                if self._waiting.get(name) is urgent:
-                    del self._waiting[name]
-                    return name
+    def _unhurried(self) -> int:
+        return sum(1 for urgent in self._working.values() if not urgent)
+
+    def _next(self, line: collections.deque[str], *, urgent: bool) -> str | None:
+        while line:
+            name = line.popleft()
+            if self._waiting.get(name) is urgent:
+                del self._waiting[name]
+                self._working[name] = urgent
+                return name
         return None
 
     def done(self, name: str) -> None:
         """Say that the work on `name` is over."""
-        self._working.discard(name)
+        self._working.pop(name, None)
         if name in self._again:
             self.add(name, urgent=self._again.pop(name))
+        self._ready.set()
         self._changed.set()
 
     def succeeded(self, name: str) -> None:

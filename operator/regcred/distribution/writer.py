@@ -159,7 +159,8 @@ class _Run:
         except (errors.Conflict, errors.NotFound):
             await self._refresh_secret(write.namespace, write.name, write.before)
             raise
-        self._seen.secrets.put(write.namespace, views.secret(answer))
+        view = views.secret(answer)
+        self._seen.secrets.put(write.namespace, view, quiet=_as_written(view, write))
         self._writes += 1
 
     async def _apply(self, path: str, write: model.WriteSecret) -> dict[str, Any]:
@@ -233,7 +234,9 @@ class _Run:
         except (errors.Conflict, errors.NotFound):
             await self._refresh_account(account)
             raise
-        self._seen.accounts.put(account.namespace, views.account(answer))
+        view = views.account(answer)
+        expected = dataclasses.replace(account, version=view.version, pull_secrets=wanted, managed=view.managed)
+        self._seen.accounts.put(account.namespace, view, quiet=view == expected)
         added = tuple(name for name in wanted if name not in account.pull_secrets)
         if added:
             self._attached.append((account, added))
@@ -294,6 +297,18 @@ def _secret_path(namespace: str, name: str) -> str:
 
 def _account_path(account: views.AccountView) -> str:
     return f"/api/v1/namespaces/{account.namespace}/serviceaccounts/{account.name}"
+
+
+def _as_written(view: views.SecretView, write: model.WriteSecret) -> bool:
+    """Whether a Secret stands as it was planned: admission may have changed it, and what was to be kept be gone."""
+    return (
+        view.ours
+        and view.data_owned
+        and not view.terminating
+        and not write.carried
+        and view.revision == write.annotations[names.REVISION]
+        and sorted(view.owners) == sorted(owner["uid"] for owner in write.owners)
+    )
 
 
 def _without(annotations: Mapping[str, str], lost: frozenset[str]) -> Mapping[str, str]:
