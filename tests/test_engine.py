@@ -54,10 +54,10 @@ class Logins:
     def gone(self) -> frozenset[str]:
         return frozenset()
 
-    def rows(self, uid: str) -> Collection[Any]:  # noqa: ARG002 - the keeper's
+    def rows(self, uid: str) -> Collection[Any]:
         return ()
 
-    def refresh_handled(self, uid: str) -> str:  # noqa: ARG002 - the keeper's
+    def refresh_handled(self, uid: str) -> str:
         return ""
 
 
@@ -67,10 +67,10 @@ class Watches:
     def need(self, secret_names: frozenset[str], sources: Iterable[tuple[str, str]]) -> None:
         """Watch nothing more."""
 
-    def synced(self, secret_name: str) -> bool:  # noqa: ARG002 - the watches'
+    def synced(self, secret_name: str) -> bool:
         return True
 
-    def refused(self, secret_name: str) -> bool:  # noqa: ARG002 - the watches'
+    def refused(self, secret_name: str) -> bool:
         return False
 
 

@@ -27,6 +27,9 @@ _log = logging.getLogger(__name__)
 _LEASE = "regcred"
 #: Seconds between two full lists of our own kinds: kopf does not tell of a deletion it has missed.
 _RELIST = 300.0
+#: Seconds after the start in which the first list of Secrets may have missed some that an earlier replica wrote: it
+#: comes from a cache, which may lag, though not for long where writes go through.
+_LAG = 60.0
 _KINDS = (names.CLUSTER_PLURAL, names.NAMESPACED_PLURAL)
 
 
@@ -147,10 +150,11 @@ class Operator:
                 on_state=lambda: built.watches_changed(),
             )
             stack.push_async_callback(watched.stop)
+            sure_at = time.monotonic() + _LAG
             built = engine.Engine(
                 seen,
                 logins,
-                writer.Writer(client, seen),
+                writer.Writer(client, seen, lambda name: name in logins.inherited and time.monotonic() < sure_at),
                 watched,
                 protected=(chosen.namespace, *chosen.protected_namespaces),
                 workers=chosen.concurrency,

@@ -17,6 +17,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from dev.waiting import eventually
 from regcred.cluster import client as api
 from regcred.cluster import errors, tokens
 from tests.cluster.fake_api import (
@@ -29,6 +30,7 @@ from tests.cluster.fake_api import (
     fake_api,
     hangs,
     kubeconfig,
+    listing,
     refuses,
     says,
     secret,
@@ -41,6 +43,7 @@ if TYPE_CHECKING:
 
     from dev.cluster import Cluster
     from dev.controlplane import ControlPlane
+    from tests.cluster.fake_api import Answer
 
 SECRETS = "/api/v1/namespaces/default/secrets"
 
@@ -148,6 +151,31 @@ class TestReal:
         assert all("data" not in body for items, _ in pages for body in items)
         whole = [body async for items, _ in real.pages(path, params=selected) for body in items]
         assert all("data" in body for body in whole)
+
+    async def test_cached(self, real: api.Client, namespace: str) -> None:
+        """The server's watch cache comes to hold the same as a list from storage, and one may watch on from it."""
+        path = f"/api/v1/namespaces/{namespace}/secrets"
+        for number in range(8):
+            name, data = f"s{number}", {"k": "v" * 300_000 if number == 5 else "v"}
+            await real.request("POST", path, body={"metadata": {"name": name}, "stringData": data})
+        selected = {"fieldSelector": "type=Opaque"}
+
+        async def caught_up() -> bool:
+            found = [body async for items, _ in real.cached(path, params=selected) for body in items]
+            listed = [body async for items, _ in real.pages(path, params=selected) for body in items]
+            # The cache of an old server keeps no order.
+            return sorted(map(repr, found)) == sorted(map(repr, listed)) and len(found) == 8
+
+        await eventually(caught_up, "the watch cache to catch up")
+        answers = [answer async for answer in real.cached(path, params=selected, metadata=True)]
+        names = [body["metadata"]["name"] for items, _ in answers for body in items]
+        assert sorted(names) == [f"s{number}" for number in range(8)]
+        assert all("data" not in body for items, _ in answers for body in items)
+        (version,) = {version for _, version in answers}
+        await real.request("DELETE", f"{path}/s7")
+        async with contextlib.aclosing(real.watch(path, version, params=selected)) as stream:
+            events = [event async for event in _take(stream, 1)]
+        assert [(event.type, event.object["metadata"]["name"]) for event in events] == [("DELETED", "s7")]
 
     async def test_watch(self, real: api.Client, namespace: str) -> None:
         """A watch tells of every change from the list on, by metadata only where that is wanted."""
@@ -315,6 +343,43 @@ class TestStrangers:
         with pytest.raises(errors.Unavailable) as caught:
             _ = [page async for page in client.pages(SECRETS)]
         assert "c4n4ry" not in str(caught.value)
+
+    @pytest.mark.parametrize(
+        "answer",
+        [
+            says({"kind": "List", "metadata": {"resourceVersion": "5"}, "items": [{"spec": "c4n4ry"}]}),
+            says({"kind": "List", "metadata": {"resourceVersion": "5"}, "items": ["c4n4ry"]}),
+            says({"metadata": {"resourceVersion": "5"}, "items": {}}),
+            says({"kind": "List", "metadata": {}, "items": []}),
+            says({"kind": {"List": 1}, "metadata": {"resourceVersion": "5"}, "items": []}),
+            says(b"<html>c4n4ry</html>"),
+            says(b'{"kind": "List", "metadata": {"resourceVersion": "5"}, "items": [{"metadata": {}}'),
+            says(b""),
+            streams(b'{"kind": "List", "metadata": {"resourceVersion": "5"}, "items": [', cut=True),
+            streams(b'{"kind": "List", "metadata": {"resourceVersion": "5"}, "items": [', hang=True),
+        ],
+    )
+    async def test_cached_is_whole_or_nothing(
+        self, fake: FakeApi, client: api.Client, answer: Answer, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """A cut answer, a page or anything else in place of a list ends in an error, and nothing is concluded."""
+        monkeypatch.setattr(api, "_SILENCE", 0.3)
+        fake.then(answer)
+        with pytest.raises(errors.Unavailable) as caught:
+            _ = [page async for page in client.cached(SECRETS)]
+        assert "c4n4ry" not in str(caught.value)
+
+    async def test_cached_in_pieces(self, fake: FakeApi, client: api.Client) -> None:
+        """However the answer is cut into pieces, each item comes once, in order, with the list's version."""
+        document = json.dumps(listing(*(secret(f"s{number}", number + 1) for number in range(20)))).encode()
+        for size in (1, 7, 64):
+            pieces = [document[at : at + size] for at in range(0, len(document), size)]
+            fake.script[:] = [streams(*pieces)]
+            found = [(body["metadata"]["name"], v) async for items, v in client.cached(SECRETS) for body in items]
+            assert found == [(f"s{number}", "100") for number in range(20)]
+        assert all("resourceVersion=0" in path for _, path, _ in fake.requests)
+        fake.script[:] = [says({"kind": "List", "metadata": {"resourceVersion": "7"}, "items": None})]
+        assert [answer async for answer in client.cached(SECRETS)] == [([], "7")]
 
     async def test_items_that_are_none(self, fake: FakeApi, client: api.Client) -> None:
         """An object in place of the items is no answer; null items, as an empty list has them, are none."""

@@ -509,3 +509,21 @@ class TestHealth:
         async with running.working():
             await running.holds("a")
             assert running.reflector.restarts == 1
+
+
+async def test_a_cache_that_cannot_be_watched_on(tmp_path: Path) -> None:
+    """The first list comes from the server's cache; where its version has expired, the next comes from storage."""
+    async with fake_api() as running:
+        path = kubeconfig(tmp_path / "kubeconfig", running.url, {"token": "t1"})
+        async with client_of(path) as client:
+            of_secrets = Running(client, reflector.Collection("secrets", SECRETS, cached=True), silence=0.3)
+            running.then(
+                says(listing(secret("old", 5), version=6)),
+                streams(expired()),
+                says(listing(secret("new", 50), version=60)),
+                streams(event("ADDED", secret("newer", 61)), hang=True),
+            )
+            async with of_secrets.working():
+                await of_secrets.holds("new", "newer")
+            lists = [path for _, path, _ in running.requests if "watch=true" not in path]
+            assert ["resourceVersion=0" in path for path in lists] == [True, False]

@@ -120,14 +120,17 @@ class TestStart:
         """Of Secrets only the metadata is ever asked for."""
         await put(client, namespace, "regcred", "c4n4ry")
         asked: list[str] = []
-        original = client.pages
 
-        def pages(path: str, **more: Any) -> Any:
-            asked.append(path)
-            assert "secrets" not in path or more["metadata"]
-            return original(path, **more)
+        def noting(original: Any) -> Any:
+            def pages(path: str, **more: Any) -> Any:
+                asked.append(path)
+                assert "secrets" not in path or more["metadata"]
+                return original(path, **more)
 
-        client.pages = pages  # type: ignore[method-assign]
+            return pages
+
+        client.pages = noting(client.pages)  # type: ignore[method-assign]
+        client.cached = noting(client.cached)  # type: ignore[method-assign]
         async with watching(client, namespace) as seen:
             await started(seen)
             gc.collect()

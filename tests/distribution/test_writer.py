@@ -11,7 +11,7 @@ import pytest
 
 from regcred.api import names
 from regcred.cluster import client as api
-from regcred.cluster import errors, views
+from regcred.cluster import errors, mirror, views
 from regcred.distribution import model, writer
 from regcred.distribution.model import State
 from tests.distribution.distribution_support import GHCR, NAME, QUAY, actions, contribution
@@ -88,6 +88,30 @@ async def test_create_meets_a_foreign_secret(place, body):
     again = place.plan(a)
     assert again.idle
     assert again.outcomes[a.uid].state is State.CONFLICT
+
+
+async def test_create_in_doubt(place):
+    """Where a Secret may stand that is not seen yet it is looked for first, so that nothing it holds is lost."""
+    kept = await place.resource("kept", {QUAY: "retained"}, retain=True)
+    await place.serve(kept)
+    await place.look()
+    a = await place.resource("a", {GHCR: "pw"})
+    (write,) = place.plan(a).writes
+    unseen = model.Plan(writes=(dataclasses.replace(write, before=None),))
+    blind_eyes = mirror.Mirror(lambda _namespace, _urgent: None)
+    hand = writer.Writer(place.client, blind_eyes, lambda name: name == NAME)
+    before = await place.read()
+    assert (await hand.execute(unseen)).stale
+    assert await place.read() == before
+    assert blind_eyes.secrets.get(place.namespace, NAME) == place.view()
+
+
+async def test_create_in_doubt_finds_nothing(place):
+    """Where nothing stands, it is created all the same."""
+    a = await place.resource("a", {QUAY: "pw"})
+    hand = writer.Writer(place.client, place.seen, lambda _: True)
+    assert (await hand.execute(place.plan(a))).writes == 1
+    assert await place.logins() == {QUAY: "pw"}
 
 
 @pytest.mark.parametrize("immutable", [False, True], ids=["changed", "made immutable"])

@@ -7,6 +7,7 @@ nothing regcred needs.  Watches have a pool of their own, so that they never tak
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import io
 import json
 import random
@@ -14,6 +15,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from typing import Any, NamedTuple
 
 import aiohttp
+import ijson
 
 import regcred
 from regcred.cluster import errors
@@ -35,6 +37,8 @@ _TRIES = 4
 _LARGE = 256 * 1024
 #: Seconds that a server may make one request wait.
 _LONGEST = 30.0
+#: Seconds without a byte after which a list that is read as it comes counts as dead.
+_SILENCE = 30.0
 
 
 class WatchEvent(NamedTuple):
@@ -185,6 +189,67 @@ class Client:
             if not token:
                 return
 
+    async def cached(
+        self, path: str, *, params: Mapping[str, str] | None = None, metadata: bool = False
+    ) -> AsyncGenerator[tuple[list[dict[str, Any]], str], None]:
+        """List from the API server's watch cache: items as they arrive, and the list's resource version.
+
+        A server before 1.31 answers a list with a selector from etcd, where it reads every object of the kind; its
+        cache knows them already.  The cache may lag behind etcd, and pages nothing, so the answer is decoded as it
+        comes.
+        Source: kubernetes.io, "Kubernetes API concepts", semantics of resourceVersion="0".
+
+        Raises:
+            errors.ApiError: the server refused, or its answer was cut or is not a list.
+        """
+        query = {**(params or {}), "resourceVersion": "0"}
+        items, kinds, versions = (ijson.sendable_list() for _ in range(3))
+        decoder = ijson.items_coro(items, "items.item", use_float=True)
+        # What stands at the head is looked for until it is found, and in the first chunk at that.
+        heads = [ijson.items_coro(kinds, "kind"), ijson.items_coro(versions, "metadata.resourceVersion")]
+        accept = METADATA_LIST if metadata else JSON
+        async with self._stream(path, query, accept=accept, silence=_SILENCE) as response:
+            try:
+                async for chunk in response.content.iter_chunked(_LARGE):
+                    for parser in (decoder, *heads):
+                        parser.send(chunk)
+                    if versions and kinds:
+                        heads = []
+                    if versions and items:
+                        yield [_object(item) for item in items], str(versions[0])
+                        items.clear()
+                decoder.close()
+            except ijson.JSONError:
+                raise errors.Unavailable(0, "the API server's answer was not JSON") from None
+            if not versions or not str(kinds[0] if kinds else "").endswith("List"):
+                raise errors.Unavailable(0, "the API server's answer was not a list")
+            yield [], str(versions[0])
+
+    @contextlib.asynccontextmanager
+    async def _stream(
+        self, path: str, query: Mapping[str, str], *, accept: str, silence: float
+    ) -> AsyncGenerator[aiohttp.ClientResponse, None]:
+        """Open an answer that is read as it comes; a refused token is read anew, once."""
+        for fresh in (False, True):
+            authorization = await self.access.headers(fresh=fresh)
+            try:
+                async with self._watches.get(
+                    self.access.server + path,
+                    params=query,
+                    headers={"Accept": accept} | authorization,
+                    timeout=aiohttp.ClientTimeout(total=None, sock_connect=10.0, sock_read=silence),
+                    proxy=self.access.proxy,
+                    allow_redirects=False,
+                ) as response:
+                    if response.status == 401 and not fresh:
+                        continue
+                    if response.status >= 300:
+                        raise errors.from_response(response.status, await response.read(), response.headers)
+                    yield response
+                    return
+            except errors.CONNECTION_ERRORS as failure:
+                raise errors.from_connection(failure) from None
+
     async def watch(
         self,
         path: str,
@@ -217,27 +282,9 @@ class Client:
             "resourceVersion": resource_version,
             "timeoutSeconds": str(int(lifetime)),
         }
-        headers = {"Accept": METADATA if metadata else JSON}
-        for fresh in (False, True):
-            authorization = await self.access.headers(fresh=fresh)
-            try:
-                async with self._watches.get(
-                    self.access.server + path,
-                    params=query,
-                    headers=headers | authorization,
-                    timeout=aiohttp.ClientTimeout(total=None, sock_connect=10.0, sock_read=silence),
-                    proxy=self.access.proxy,
-                    allow_redirects=False,
-                ) as response:
-                    if response.status == 401 and not fresh:
-                        continue
-                    if response.status >= 300:
-                        raise errors.from_response(response.status, await response.read(), response.headers)
-                    async for line in _lines(response.content):
-                        yield _event(line)
-                    return
-            except errors.CONNECTION_ERRORS as failure:
-                raise errors.from_connection(failure) from None
+        async with self._stream(path, query, accept=METADATA if metadata else JSON, silence=silence) as response:
+            async for line in _lines(response.content):
+                yield _event(line)
 
 
 async def _lines(content: aiohttp.StreamReader) -> AsyncIterator[bytes]:

@@ -59,12 +59,14 @@ class Collection:
         path: of the collection.
         params: field or label selectors.
         metadata: take the metadata of the objects only.
+        cached: the first list may come from the API server's watch cache, which may lag a little.
     """
 
     title: str
     path: str
     params: Mapping[str, str] = dataclasses.field(default_factory=dict)
     metadata: bool = False
+    cached: bool = False
 
 
 class Reflector:
@@ -109,13 +111,17 @@ class Reflector:
     async def run(self) -> None:
         """List and watch until cancelled; every error leads to another attempt."""
         failures = expired = 0
+        cached = self.collection.cached
         while True:
             began = time.monotonic()
             try:
-                version = await self._list()
+                version = await self._list(cached=cached)
+                cached = self.collection.cached
                 failures = 0
                 await self._follow(version)
             except errors.Gone:
+                # A cache from which one cannot watch on would hand out the same again.
+                cached = False
                 _log.info("Relisting %s: the resource version expired", self.collection.title)
                 # A server that calls its newest version expired, or whose pages expire as we read, is not hammered.
                 expired = expired + 1 if time.monotonic() - began < _BRIEF else 0
@@ -144,12 +150,14 @@ class Reflector:
         if changed:
             self._on_state(self)
 
-    async def _list(self) -> str:
+    async def _list(self, *, cached: bool) -> str:
         seen: list[tuple[str, str]] = []
         version = ""
         collection = self.collection
         async with contextlib.aclosing(
-            self._client.pages(collection.path, params=collection.params, metadata=collection.metadata)
+            (self._client.cached if cached else self._client.pages)(
+                collection.path, params=collection.params, metadata=collection.metadata
+            )
         ) as pages:
             async for items, page_version in pages:
                 # Of several pages the first one says from where to watch: all of them are of that version, but the

@@ -8,6 +8,7 @@ reaches all targets in seconds.
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import logging
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -180,7 +181,8 @@ class Watches:
             if ("secrets", name) not in self._reflectors:
                 self._begin(
                     ("secrets", name),
-                    _named(f"secrets {name}", "/api/v1/secrets", name),
+                    # Whatever else is in the cluster: Secrets of others are many and large.
+                    dataclasses.replace(_named(f"secrets {name}", "/api/v1/secrets", name), cached=True),
                     mirror.Named(self._seen.secrets, name),
                 )
 

@@ -64,12 +64,15 @@ class Keeper:
         self._holdings: dict[str, Holding] = {}
         self._fetches: dict[str, Fetch] = {}
         self._versions = Versions()
+        #: Names of Secrets that an earlier run may have written.
+        self.inherited: frozenset[str] = frozenset()
 
     # What the engine asks.
 
     async def load(self) -> None:
         """Read the cache; before anything else."""
         self._records = dict(await self._cache.load())
+        self.inherited = frozenset(name for record in self._records.values() for name in record.secret_names)
         for record in self._records.values():
             self._holdings[record.uid] = Holding(
                 record.uid, record.resource, secret_names=record.secret_names, gone=True

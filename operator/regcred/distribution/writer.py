@@ -10,7 +10,7 @@ from __future__ import annotations
 import base64
 import dataclasses
 import json
-from collections.abc import Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from typing import Any
 
 from regcred import dockerconfig
@@ -49,15 +49,19 @@ class Writer:
     Args:
         client: the API client.
         seen: the mirror, which takes in the answers, so that the next plan knows them before the watch does.
+        doubts: whether a Secret of this name may stand that is not seen yet: looked for before it is created.
     """
 
-    def __init__(self, client: api.Client, seen: mirror.Mirror) -> None:
+    def __init__(
+        self, client: api.Client, seen: mirror.Mirror, doubts: Callable[[str], bool] = lambda _: False
+    ) -> None:
         self._client = client
         self._seen = seen
+        self._doubts = doubts
 
     async def execute(self, plan: model.Plan) -> Result:
         """Carry out `plan`, one action after the other; a failure holds back only what depends on it."""
-        run = _Run(self._client, self._seen)
+        run = _Run(self._client, self._seen, self._doubts)
         for write in plan.writes:
             await run.write_secret(write)
         for edit in plan.edits:
@@ -70,9 +74,10 @@ class Writer:
 class _Run:
     """One plan on its way."""
 
-    def __init__(self, client: api.Client, seen: mirror.Mirror) -> None:
+    def __init__(self, client: api.Client, seen: mirror.Mirror, doubts: Callable[[str], bool]) -> None:
         self._client = client
         self._seen = seen
+        self._doubts = doubts
         self._failures: dict[str, tuple[str, str]] = {}
         #: Secrets that do not stand, so no account may list them; those that an account still lists, so they stay.
         self._missing: set[str] = set()
@@ -154,6 +159,10 @@ class _Run:
 
     async def _write(self, write: model.WriteSecret) -> None:
         path = _secret_path(write.namespace, write.name)
+        if write.before is None and self._doubts(write.name):
+            await self._refresh_secret(write.namespace, write.name, None)
+            if self._seen.secrets.get(write.namespace, write.name) is not None:
+                raise errors.Conflict(409, "AlreadyExists")
         try:
             answer = await self._apply(path, write)
         except (errors.Conflict, errors.NotFound):
