@@ -161,7 +161,7 @@ class Engine:
             before = self._contributions.get(uid)
             after = self._contribute(resource)
             if before is None or before.logins != after.logins:
-                self._gather(self._affected(resource))
+                self._gather(self._served(uid))
             self._report(uid)
         self._gather(set())
         self._need()
@@ -221,7 +221,7 @@ class Engine:
     def _ended(self, uid: str) -> None:
         resource = self.resources.get(uid)
         if resource is not None and uid in self._contributions:
-            self._gather(self._affected(resource))
+            self._gather(self._served(uid))
             self._watch_end(uid)
 
     def _need(self) -> None:
@@ -252,12 +252,16 @@ class Engine:
             if not namespace.terminating and self._applies(resource, namespace)
         }
         earlier = self._tallies.get(resource.uid)
-        left = {
-            secret.namespace
-            for secret in self._seen.secrets
-            if any(row.uid == resource.uid for row in secret.contributors)
-        }
-        return now | left | (set(earlier.namespaces) if earlier else set())
+        # Thousands of Secrets hold one and the same list of contributors.
+        lists = {id(secret.contributors): secret.contributors for secret in self._seen.secrets}
+        ours = {key for key, rows in lists.items() if any(row.uid == resource.uid for row in rows)}
+        left = {secret.namespace for secret in self._seen.secrets if id(secret.contributors) in ours}
+        return now | left | (earlier.namespaces if earlier else set())
+
+    def _served(self, uid: str) -> set[str]:
+        """Return the namespaces that a resource is for, as they were looked at or wait for it."""
+        known = self._tallies.get(uid)
+        return self._pending.get(uid, set()) | (known.namespaces if known else set())
 
     def _mark(self, uid: str, namespaces: set[str]) -> None:
         if self._running:
@@ -426,7 +430,9 @@ class Engine:
             if outcome is not None and failure is not None and outcome.state is not model.State.CONFLICT:
                 reason, message = failure
                 outcome = model.Outcome(model.State.FAILED, reason, message, accounts=outcome.accounts)
-            news = self._tallies.setdefault(uid, tally.Tally()).put(namespace, outcome)
+            if uid not in self._tallies:
+                self._tallies[uid] = tally.Tally()
+            news = self._tallies[uid].put(namespace, outcome)
             pending = self._pending.get(uid)
             if pending and namespace in pending:
                 pending.discard(namespace)

@@ -229,34 +229,38 @@ class _Part:
     def outcomes(self) -> Iterable[tuple[str, model.Outcome]]:
         """Return how the namespace stands for each resource once every action succeeded."""
         contributing = {row.uid for row in self.composed.contributors} if self.composed is not None else set()
+        # Many resources are for the same accounts.
+        counts: dict[tuple[tuple[str, ...], bool], tuple[int, int, tuple[str, ...]]] = {}
         for contribution in self.reported:
-            matched = [account for account in self.observed.accounts if self.wants(account, contribution.accounts)]
-            contended = tuple(
-                account.name
-                for account in matched
-                if (account.uid, self.name) in self.observed.contended and self.name not in account.pull_secrets
-            )
-            attached = sum(
-                1
-                for account in matched
-                if self.name in account.pull_secrets or (not contribution.frozen and self.adds(account))
-            )
+            kind = (contribution.accounts, contribution.frozen)
+            if kind not in counts:
+                counts[kind] = self._count(*kind)
+            accounts, attached, contended = counts[kind]
             state, reason, message = self.state, self.reason, self.message
             if state is model.State.SYNCED and contribution.uid not in contributing:
                 state, reason, message = model.State.WAITING, "Waiting", "there is no login to hand out yet"
+            shadowed = self.composed.shadowed.get(contribution.uid, ()) if self.composed else ()
             yield (
                 contribution.uid,
-                model.Outcome(
-                    state=state,
-                    reason=reason,
-                    message=message,
-                    accounts=len(matched),
-                    attached=attached,
-                    contended=contended,
-                    left=self.left,
-                    shadowed=self.composed.shadowed.get(contribution.uid, ()) if self.composed else (),
-                ),
+                _outcome(state, reason, message, accounts, attached, contended, self.left, shadowed),
             )
+
+    def _count(self, globs: Sequence[str], frozen: bool) -> tuple[int, int, tuple[str, ...]]:  # noqa: FBT001
+        """Return how many accounts are matched, how many of them list the Secret then, and which are contended."""
+        matched = [account for account in self.observed.accounts if self.wants(account, globs)]
+        contended = tuple(
+            account.name
+            for account in matched
+            if (account.uid, self.name) in self.observed.contended and self.name not in account.pull_secrets
+        )
+        attached = sum(
+            1 for account in matched if self.name in account.pull_secrets or (not frozen and self.adds(account))
+        )
+        return len(matched), attached, contended
+
+
+#: One object for equal outcomes: thousands of namespaces stand alike for each of many resources.
+_outcome = functools.lru_cache(maxsize=4096)(model.Outcome)
 
 
 def _of(standing: Iterable[views.Standing], uid: str) -> tuple[views.Standing, ...]:

@@ -65,14 +65,14 @@ class Tally:
         self._shadowed: dict[str, dict[str, str]] = {}
 
     @property
-    def namespaces(self) -> frozenset[str]:
+    def namespaces(self) -> set[str]:
         """Every namespace it applies to."""
-        return frozenset(self._outcomes)
+        return set(self._outcomes)
 
     def put(self, namespace: str, outcome: model.Outcome | None) -> bool:
         """Take in how a namespace stands now (None: it does not apply any more); return whether that is news."""
         before = self._outcomes.get(namespace)
-        if before == outcome:
+        if before is outcome or before == outcome:
             return False
         if before is not None:
             self._add(before, -1)

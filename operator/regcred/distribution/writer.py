@@ -58,10 +58,11 @@ class Writer:
         self._client = client
         self._seen = seen
         self._doubts = doubts
+        self._bodies = _Bodies()
 
     async def execute(self, plan: model.Plan) -> Result:
         """Carry out `plan`, one action after the other; a failure holds back only what depends on it."""
-        run = _Run(self._client, self._seen, self._doubts)
+        run = _Run(self._client, self._seen, self._doubts, self._bodies)
         for write in plan.writes:
             await run.write_secret(write)
         for edit in plan.edits:
@@ -74,10 +75,13 @@ class Writer:
 class _Run:
     """One plan on its way."""
 
-    def __init__(self, client: api.Client, seen: mirror.Mirror, doubts: Callable[[str], bool]) -> None:
+    def __init__(
+        self, client: api.Client, seen: mirror.Mirror, doubts: Callable[[str], bool], bodies: _Bodies
+    ) -> None:
         self._client = client
         self._seen = seen
         self._doubts = doubts
+        self._bodies = bodies
         self._failures: dict[str, tuple[str, str]] = {}
         #: Secrets that do not stand, so no account may list them; those that an account still lists, so they stay.
         self._missing: set[str] = set()
@@ -173,18 +177,9 @@ class _Run:
         self._writes += 1
 
     async def _apply(self, path: str, write: model.WriteSecret) -> dict[str, Any]:
-        data, annotations = write.data, write.annotations
         if write.carried and write.before is not None:
             data, lost = await self._carry(path, write)
-            annotations = _without(annotations, lost)
-        metadata: dict[str, Any] = {
-            "name": write.name,
-            "labels": {names.MANAGED_BY_LABEL: names.MANAGED_BY},
-            "annotations": dict(annotations),
-            "ownerReferences": [dict(owner) for owner in write.owners],
-        }
-        if write.before is not None:
-            metadata |= {"uid": write.before.uid, "resourceVersion": write.before.version}
+            write = dataclasses.replace(write, data=data, annotations=_without(write.annotations, lost))
         answer: dict[str, Any] = await self._client.request(
             "PATCH",
             path,
@@ -193,13 +188,7 @@ class _Run:
                 # Only what is ours, and is guarded, is ever forced.
                 "force": "true" if write.before is not None else "false",
             },
-            body={
-                "apiVersion": "v1",
-                "kind": "Secret",
-                "type": names.SECRET_TYPE,
-                "metadata": metadata,
-                "data": {names.SECRET_KEY: base64.b64encode(data).decode()},
-            },
+            body=self._bodies.of(write),
             content_type=api.APPLY,
             accept=api.METADATA,
         )
@@ -298,6 +287,44 @@ class _Run:
             pass
         else:
             self._seen.accounts.put(known.namespace, views.account(body))
+
+
+class _Bodies:
+    """Apply-patches as they are sent.  Thousands of namespaces get the same Secret, so its text is made once.
+
+    What differs is the guard alone, which is put in at the end.
+    """
+
+    def __init__(self) -> None:
+        #: Name of a Secret to what its last text was made of, and the text without its last two braces.
+        self._made: dict[str, tuple[bytes, Mapping[str, str], tuple[Mapping[str, str], ...], bytes]] = {}
+
+    def of(self, write: model.WriteSecret) -> bytes:
+        """Return the body of an apply-patch."""
+        data, annotations, owners, text = self._made.get(write.name, (b"", {}, (), b""))
+        if data is not write.data or annotations is not write.annotations or owners is not write.owners:
+            text = self._text(write)
+            self._made[write.name] = (write.data, write.annotations, write.owners, text)
+        if write.before is None:
+            return text + b"}}"
+        guard = {"uid": write.before.uid, "resourceVersion": write.before.version}
+        return text + b"," + json.dumps(guard, separators=(",", ":")).encode()[1:] + b"}"
+
+    @staticmethod
+    def _text(write: model.WriteSecret) -> bytes:
+        document = {
+            "apiVersion": "v1",
+            "kind": "Secret",
+            "type": names.SECRET_TYPE,
+            "data": {names.SECRET_KEY: base64.b64encode(write.data).decode()},
+            "metadata": {
+                "name": write.name,
+                "labels": {names.MANAGED_BY_LABEL: names.MANAGED_BY},
+                "annotations": dict(write.annotations),
+                "ownerReferences": [dict(owner) for owner in write.owners],
+            },
+        }
+        return json.dumps(document, separators=(",", ":")).encode()[:-2]
 
 
 def _secret_path(namespace: str, name: str) -> str:
