@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from regcred import dockerconfig
+from regcred.cluster import errors
 from regcred.credentials import asks, provider, schedule
 from tests.credentials.keeper_support import HOME, LIFE, FakeProvider, World, entry, play, spec
 
@@ -974,6 +975,25 @@ class TestRefresh:
             await asyncio.sleep(2)
             assert world.keeper.refresh_handled("uid-r") == "now"
             assert world.row("uid-r", "two.example").reason == "AccessDenied"
+
+        play(scene)
+
+    @pytest.mark.parametrize("known", [False, True])
+    @pytest.mark.parametrize("fault", [None, errors.Unavailable(503, "ServiceUnavailable")])
+    def test_is_echoed_with_what_it_brought(self, known: bool, fault: Exception | None) -> None:
+        """It counts as handled once what it brought is handed out, not while that is still being kept."""
+
+        async def scene(world: World) -> None:
+            world.secrets.delay = 5.0
+            await world.start(spec("r", entry(HOST, "me"), refresh="" if known else "now"))
+            await asyncio.sleep(60 if known else 0)
+            world.secrets.fault = fault
+            if known:
+                world.update(spec("r", entry(HOST, "me"), refresh="now"))
+            while world.keeper.refresh_handled("uid-r") != "now":
+                await asyncio.sleep(0.01)
+            assert world.passwords("uid-r") == {HOST: "token-2" if known else "token-1"}
+            assert world.row("uid-r").reason == "Issued"
 
         play(scene)
 

@@ -283,6 +283,7 @@ class Holding:
         for server, accepted in record.entries.items():
             if server in self.slots:
                 self.slots[server].offered = accepted
+        self.refreshed()
 
     def logins(self) -> dict[str, tuple[dockerconfig.Login, str, datetime.datetime | None]]:
         """Return what is handed out: server to login, its version, and its end (UTC)."""
@@ -297,8 +298,13 @@ class Holding:
         return found
 
     def refreshed(self) -> None:
-        """Take in that an entry was tried again, or need not be: the request is carried out with the last of them."""
-        if not any(slot.refresh_from for slot in self.slots.values()):
+        """Take in that an entry was tried again, or need not be, or that what was brought is handed out.
+
+        The request is carried out with the last of them: whoever waited for it finds the new login.
+        """
+        if not self.refresh_wanted:
+            return
+        if not any(slot.refresh_from or slot.offered is not slot.accepted for slot in self.slots.values()):
             self.refresh_handled = self.refresh_wanted
 
 

@@ -402,8 +402,7 @@ class Keeper:
                 if fetch is not None:
                     slot.refresh_from = fetch.begun + 1
                     self._hurry(fetch, news=True)
-        if holding.refresh_wanted:
-            holding.refreshed()
+        holding.refreshed()
 
     def _hurry(self, fetch: Fetch, *, news: bool) -> None:
         fetch.hurry(self._clock, news=news)
