@@ -38,7 +38,12 @@ def _captured(form: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[io.StringI
     stream = io.StringIO()
     monkeypatch.setattr("sys.stderr", stream)
     root = logging.getLogger()
-    before = root.handlers[:], root.level, {name: logging.getLogger(name).level for name in logs.CHATTY}
+    held = (*logs.CHATTY, *logs.SILENT)
+    before = root.handlers[:], root.level, {name: logging.getLogger(name).level for name in held}
+    for name in held:
+        # A provider that another test has used cuts its SDK off already; here it is seen that nothing depends on it.
+        monkeypatch.setattr(logging.getLogger(name), "propagate", True)
+        monkeypatch.setattr(logging.getLogger(name), "disabled", False)
     logs.setup("DEBUG", form)
     try:
         yield stream
@@ -196,6 +201,28 @@ class TestLibraries:
         assert lines.getvalue() == ""
         logger.warning("Slow")
         assert decoded(lines)[0]["msg"] == "Slow"
+
+    @pytest.mark.parametrize("name", logs.SILENT)
+    def test_are_not_heard_at_all(self, lines: io.StringIO, name: str) -> None:
+        """SDKs that quote a server's answer at any level are not heard, at any level."""
+        logger = logging.getLogger(f"{name}.some.module")
+        for level in (logging.DEBUG, logging.WARNING, logging.CRITICAL):
+            logger.log(level, CANARY)
+        assert lines.getvalue() == ""
+
+    @pytest.mark.parametrize("name", (*logs.CHATTY, *logs.SILENT))
+    @pytest.mark.parametrize("child", ["", ".some.module"])
+    def test_cannot_free_themselves(self, lines: io.StringIO, name: str, child: str) -> None:
+        """A library that lowers the level of its own loggers after our setup is held all the same."""
+        logger = logging.getLogger(f"{name}{child}")
+        before = logger.level
+        logger.setLevel(logging.DEBUG)
+        try:
+            logger.debug(CANARY)
+            logger.info(CANARY)
+        finally:
+            logger.setLevel(before)
+        assert lines.getvalue() == ""
 
     @pytest.mark.parametrize(
         ("said", "kept"),

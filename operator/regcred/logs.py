@@ -16,21 +16,11 @@ import sys
 import traceback
 from typing import TextIO
 
-#: SDKs that print requests, answers or tokens below WARNING; held there whatever level is chosen.
-CHATTY = (
-    "aiohttp",
-    "asyncio",
-    "azure",
-    "boto3",
-    "botocore",
-    "google",
-    "kopf",
-    "kubernetes",
-    "msal",
-    "requests",
-    "urllib3",
-)
-
+#: Libraries that print requests, answers or tokens below WARNING; held there whatever level is chosen.
+CHATTY = ("aiohttp", "asyncio", "boto3", "google", "kopf", "kubernetes", "requests", "urllib3")
+#: SDKs that at any level quote what a server says, which may repeat what it was sent.  Never heard: whoever calls them
+#: tells of their failures in words of ours.
+SILENT = ("azure", "botocore", "msal")
 
 #: Loggers whose texts are ours.
 _OURS = "regcred"
@@ -61,10 +51,23 @@ def setup(level: str, form: str) -> None:
     root.setLevel(level)
     for name in CHATTY:
         logging.getLogger(name).setLevel(max(logging.WARNING, root.level))
+    for name in SILENT:
+        logging.getLogger(name).setLevel(logging.CRITICAL + 1)
+
+
+def _heard(record: logging.LogRecord) -> bool:
+    """Whether a record may be written, whatever levels a library has given to its loggers since `setup`."""
+    library = record.name.partition(".")[0]
+    return library not in SILENT and (library not in CHATTY or record.levelno >= logging.WARNING)
 
 
 class Handler(logging.StreamHandler[TextIO]):
     """Writes to standard error; of a line that cannot be made only where it comes from is told."""
+
+    def __init__(self) -> None:
+        """Write what may be heard."""
+        super().__init__()
+        self.addFilter(_heard)
 
     def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - the name in logging
         """Tell that a line is missing.  The usual way shows its arguments."""
