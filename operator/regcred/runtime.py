@@ -130,10 +130,11 @@ class Operator:
                 asks.Entries(
                     self._providers,
                     asks.Policy(chosen.namespace, chosen.cluster_ambient_credentials, chosen.ambient_credentials),
-                    lambda namespace: federation.NamespaceReader(
+                    lambda namespace, block: federation.NamespaceReader(
                         client,
                         namespace,
                         operator_account=f"{chosen.namespace}/{chosen.service_account}",
+                        block=block,
                     ),
                 ),
                 cache.Cache(client, chosen.namespace),

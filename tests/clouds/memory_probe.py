@@ -122,7 +122,7 @@ async def main() -> None:
     """Renew as often as asked."""
     work: Json = json.load(sys.stdin)
     clock = HurriedClock()
-    entries = asks.Entries(plugins.Providers(), asks.Policy(NAMESPACE), lambda _: Reader(work))  # type: ignore[arg-type,return-value]
+    entries = asks.Entries(plugins.Providers(), asks.Policy(NAMESPACE), lambda *_: Reader(work))  # type: ignore[arg-type,return-value]
     changed = asyncio.Event()
     held = keeper.Keeper(entries, NoCache(), never, lambda _: changed.set(), clock=clock)  # type: ignore[arg-type]
     running = asyncio.create_task(held.run())

@@ -200,7 +200,7 @@ class World:
     async def start(self, *resources: Mapping[str, Any], others: Mapping[str, Any] | None = None) -> None:
         """Start a keeper as the runtime does: cache, resources, loop."""
         factories = {"fake": lambda: self.provider, **(others or {})}
-        entries = asks.Entries(plugins.Providers(factories), self.policy, lambda name: _Reader(self, name))  # type: ignore[arg-type,return-value]
+        entries = asks.Entries(plugins.Providers(factories), self.policy, lambda name, _: _Reader(self, name))  # type: ignore[arg-type,return-value]
         self.cache = cache.Cache(self.secrets, HOME)  # type: ignore[arg-type]
         self.keeper = keeper.Keeper(entries, self.cache, self._verify, self._publish, clock=self.clock)
         await self.keeper.load()

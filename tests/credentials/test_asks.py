@@ -11,6 +11,8 @@ from hypothesis import strategies as st
 from regcred import dockerconfig
 from regcred.api import names, resource
 from regcred.credentials import asks, plugins, provider
+from regcred.credentials.providers.acr import AcrProvider
+from regcred.credentials.providers.login import LoginProvider
 from tests.credentials.keeper_support import EPOCH, HOME, FakeProvider, World, entry, spec
 
 HOST = "one.example"
@@ -21,8 +23,8 @@ OTHER = dockerconfig.Login("other", "password")
 class Nowhere:
     """A reader that nothing is asked of."""
 
-    def __init__(self, namespace: str) -> None:
-        self.namespace = namespace
+    def __init__(self, namespace: str, block: str) -> None:
+        self.namespace, self.block = namespace, block
 
 
 def entries_of(
@@ -58,6 +60,23 @@ class TestReach:
         assert (ask.tenant, ask.ambient, ask.namespace) == (True, False, "team-a")
         assert isinstance(ask.cluster, Nowhere)
         assert ask.cluster.namespace == "team-a"
+
+    @pytest.mark.parametrize(
+        ("registry", "block"),
+        [
+            (entry(HOST), "plugin.config"),
+            ({"server": HOST, "login": {"secretRef": {"name": "source"}}}, "login"),
+            ({"server": "contoso.azurecr.io"}, "acr"),
+        ],
+    )
+    def test_where_its_fields_stand(self, registry: dict[str, Any], block: str) -> None:
+        """The reader knows the provider's block, so that its errors name a field as the user wrote it."""
+        found = only(spec("r", registry), login=LoginProvider, acr=AcrProvider)
+        assert found.ask is not None
+        assert isinstance(found.ask.cluster, Nowhere)
+        assert found.ask.cluster.block == block
+        maker = asks.Entries(plugins.Providers({}), asks.Policy(HOME), Nowhere)  # type: ignore[arg-type]
+        assert maker.reader(found).block == block  # type: ignore[attr-defined]
 
     @pytest.mark.parametrize(
         ("policy", "platform", "tenant"),

@@ -79,7 +79,7 @@ async def reader(admin: api.Client, control_plane: Cluster, namespace: str) -> f
     await control_plane.kubectl(
         "annotate", "serviceaccount", "puller", "a.example/role=r", f"--namespace={namespace}"
     )
-    return federation.NamespaceReader(admin, namespace, operator_account=OPERATOR)
+    return federation.NamespaceReader(admin, namespace, operator_account=OPERATOR, block="login")
 
 
 class TestSecrets:
@@ -90,6 +90,17 @@ class TestSecrets:
         assert dict(await reader.read_secret("source")) == {"password": b"p", "": b"Opaque"}
         body = await admin.get(f"/api/v1/namespaces/{namespace}/secrets/source")
         assert reader.versions == {"source": body["metadata"]["resourceVersion"]}
+
+    @pytest.mark.parametrize(
+        ("block", "field"),
+        [("gcr", "gcr.secretRef.name"), ("plugin.config", "plugin.config"), ("", "secretRef.name")],
+    )
+    async def test_the_field(self, admin: api.Client, namespace: str, block: str, field: str) -> None:
+        """An error names the field below the registry entry; how a plugin names its own is not guessed."""
+        reader = federation.NamespaceReader(admin, namespace, operator_account=OPERATOR, block=block)
+        with pytest.raises(provider.InvalidSpec) as caught:
+            await reader.read_secret("missing")
+        assert caught.value.field == field
 
     async def test_an_empty_one(
         self, reader: federation.NamespaceReader, control_plane: Cluster, namespace: str
@@ -103,7 +114,7 @@ class TestSecrets:
         with pytest.raises(provider.InvalidSpec) as caught:
             await reader.read_secret("missing")
         error = caught.value
-        assert (error.reason, error.field, error.stalled) == ("SourceMissing", "secretRef.name", True)
+        assert (error.reason, error.field, error.stalled) == ("SourceMissing", "login.secretRef.name", True)
         assert error.message == f"the Secret missing does not exist in the namespace {namespace}; create it there"
         assert reader.versions == {"missing": None}
 
@@ -135,7 +146,7 @@ class TestAccounts:
         """A missing account is told for reading it as for its token."""
         with pytest.raises(provider.InvalidSpec, match="ServiceAccount missing does not exist") as caught:
             await reader.read_service_account("missing")
-        assert caught.value.field == "serviceAccountRef.name"
+        assert caught.value.field == "login.serviceAccountRef.name"
         with pytest.raises(provider.InvalidSpec, match="ServiceAccount missing does not exist"):
             await reader.request_token("missing", AUDIENCE)
         assert reader.versions == {}
@@ -231,11 +242,11 @@ class TestRights:
                 await control_plane.kubectl("create", "secret", "generic", name, literal, f"--namespace={tenant}")
             path = await control_plane.kubeconfig_for_service_account(namespace, "op")
             async with client_of(path) as client:
-                reader = federation.NamespaceReader(client, tenant, operator_account=f"{namespace}/op")
+                reader = federation.NamespaceReader(client, tenant, operator_account=f"{namespace}/op", block="ecr")
                 for call, field in (
-                    (lambda: reader.read_secret("source"), "secretRef.name"),
-                    (lambda: reader.read_service_account("puller"), "serviceAccountRef.name"),
-                    (lambda: reader.request_token("puller", AUDIENCE), "serviceAccountRef.name"),
+                    (lambda: reader.read_secret("source"), "ecr.secretRef.name"),
+                    (lambda: reader.read_service_account("puller"), "ecr.serviceAccountRef.name"),
+                    (lambda: reader.request_token("puller", AUDIENCE), "ecr.serviceAccountRef.name"),
                 ):
                     with pytest.raises(provider.InvalidSpec) as caught:
                         await call()  # type: ignore[no-untyped-call]
@@ -333,7 +344,7 @@ class TestStrangeServers:
 def test_whatever_name(name: str) -> None:
     """A name gets into a path only if it is one path segment that nothing reads as anything else."""
     reader = object.__new__(federation.NamespaceReader)
-    reader._namespace = "team-a"
+    reader._namespace, reader._block = "team-a", "login"
     try:
         path = reader._path("secrets", "Secret", name)
     except provider.InvalidSpec:

@@ -91,14 +91,14 @@ class Entries:
     Args:
         providers: the providers of this installation.
         policy: what the settings allow.
-        reader: makes the reader of one namespace.
+        reader: makes the reader of one namespace, for a provider block of that path below the registry entry.
     """
 
     def __init__(
         self,
         providers: plugins.Providers,
         policy: Policy,
-        reader: Callable[[str], federation.NamespaceReader],
+        reader: Callable[[str, str], federation.NamespaceReader],
     ) -> None:
         self._providers = providers
         self._policy = policy
@@ -106,7 +106,8 @@ class Entries:
 
     def reader(self, entry: Entry) -> federation.NamespaceReader:
         """Return a new reader of the namespace that the entry's sources are in."""
-        return self._reader(entry.ask.namespace if entry.ask is not None else self._policy.namespace)
+        namespace = entry.ask.namespace if entry.ask is not None else self._policy.namespace
+        return self._reader(namespace, _block(entry.spec, entry.provider_name))
 
     def of(self, resource: api_resource.Resource) -> Sequence[Entry]:
         """Return the entries of a resource with a valid spec, in its order."""
@@ -134,7 +135,7 @@ class Entries:
                 ambient=self._policy.tenant_ambient if tenant else self._policy.cluster_ambient,
                 namespace=namespace,
                 ca_bundle=registry.tls.ca_bundle if registry.tls else "",
-                cluster=self._reader(namespace),
+                cluster=self._reader(namespace, _block(registry, name)),
             )
             implementation = self._providers.get(name)
             return Entry(
@@ -170,6 +171,11 @@ class Entries:
             return tuple(dict.fromkeys(dockerconfig.canonical_server(server) for server in spelled))
         except dockerconfig.BadServer as error:
             raise provider.InvalidSpec("InvalidSpec", str(error), field="server") from None
+
+
+def _block(registry: spec.Registry | None, provider_name: str) -> str:
+    """Return where, below the registry entry, the fields of its provider stand."""
+    return "plugin.config" if registry is not None and registry.plugin is not None else provider_name
 
 
 def _domain(ask: provider.Ask) -> str:

@@ -31,6 +31,7 @@ class NamespaceReader:
         client: the API client.
         namespace: the only one it reads.
         operator_account: `namespace/name` of the operator's own account, for the advice in errors.
+        block: path below the registry entry of the provider's fields, for errors: `ecr`, or `plugin.config`.
         api_audiences: audiences of this API server, besides the usual ones and those of our own token.
     """
 
@@ -40,6 +41,7 @@ class NamespaceReader:
         namespace: str,
         *,
         operator_account: str,
+        block: str = "",
         api_audiences: tuple[str, ...] = (),
     ) -> None:
         #: Name to resource version of every Secret read so far; None for one that is missing.
@@ -47,6 +49,7 @@ class NamespaceReader:
         self._client = client
         self._namespace = namespace
         self._operator_account = operator_account
+        self._block = block
         self._api_audiences = frozenset((*_API_AUDIENCES, *api_audiences, client.access.server))
 
     async def read_secret(self, name: str) -> Mapping[str, bytes]:
@@ -72,7 +75,7 @@ class NamespaceReader:
             raise provider.InvalidSpec(
                 "SourceInvalid",
                 "the audience of a token must be the provider's own, never empty or the API server's",
-                field="serviceAccountRef",
+                field=self._field("serviceAccountRef"),
             )
         try:
             answer = await self._client.request(
@@ -85,7 +88,7 @@ class NamespaceReader:
                 },
             )
         except errors.NotFound:
-            raise self._missing("ServiceAccount", service_account, "serviceAccountRef") from None
+            raise self._missing("ServiceAccount", service_account) from None
         except errors.Forbidden:
             raise self._forbidden("serviceaccounts/token", service_account, "create") from None
         except errors.ApiError as error:
@@ -96,7 +99,7 @@ class NamespaceReader:
                 "SourceInvalid",
                 f"the API server gave a token of {service_account} for another audience than the one asked for; it "
                 f"is not used",
-                field="serviceAccountRef",
+                field=self._field("serviceAccountRef"),
             )
         return token
 
@@ -110,32 +113,30 @@ class NamespaceReader:
         return frozenset(audience.rstrip("/") for audience in known)
 
     def _path(self, plural: str, kind: str, name: str) -> str:
-        field = "secretRef" if kind == "Secret" else "serviceAccountRef"
         if not _NAME.fullmatch(name) or ".." in name:
             raise provider.InvalidSpec(
-                "SourceInvalid", f"{name[:253]!r} is no name of a {kind}", field=f"{field}.name"
+                "SourceInvalid", f"{name[:253]!r} is no name of a {kind}", field=self._reference(kind)
             )
         return f"/api/v1/namespaces/{self._namespace}/{plural}/{name}"
 
     async def _read(self, plural: str, kind: str, name: str) -> dict[str, Any]:
-        field = "secretRef" if kind == "Secret" else "serviceAccountRef"
         path = self._path(plural, kind, name)
         try:
             return await self._client.get(path)
         except errors.NotFound:
             if kind == "Secret":
                 self.versions[name] = None
-            raise self._missing(kind, name, field) from None
+            raise self._missing(kind, name) from None
         except errors.Forbidden:
             raise self._forbidden(plural, name, "get,list,watch" if kind == "Secret" else "get") from None
         except errors.ApiError as error:
             raise provider.Retryable("ClusterUnavailable", f"{kind} {name} could not be read: {error}") from None
 
-    def _missing(self, kind: str, name: str, field: str) -> provider.InvalidSpec:
+    def _missing(self, kind: str, name: str) -> provider.InvalidSpec:
         return provider.InvalidSpec(
             "SourceMissing",
             f"the {kind} {name} does not exist in the namespace {self._namespace}; create it there",
-            field=f"{field}.name",
+            field=self._reference(kind),
         )
 
     def _forbidden(self, resource: str, name: str, verbs: str) -> provider.InvalidSpec:
@@ -146,5 +147,14 @@ class NamespaceReader:
             f"with: kubectl -n {self._namespace} create role {role} --verb={verbs} --resource={resource} "
             f"--resource-name={name} && kubectl -n {self._namespace} create rolebinding {role} --role={role} "
             f"--serviceaccount={self._operator_account.replace('/', ':')}",
-            field="secretRef.name" if resource == "secrets" else "serviceAccountRef.name",
+            field=self._reference("Secret" if resource == "secrets" else "ServiceAccount"),
         )
+
+    def _reference(self, kind: str) -> str:
+        return self._field("secretRef.name" if kind == "Secret" else "serviceAccountRef.name")
+
+    def _field(self, path: str) -> str:
+        """Return a field's path below the registry entry; how a plugin names its own is known to the plugin only."""
+        if self._block.startswith("plugin."):
+            return self._block
+        return f"{self._block}.{path}" if self._block else path
