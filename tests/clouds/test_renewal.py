@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import time
 from typing import Any
 
 from regcred.credentials import schedule
@@ -23,12 +25,13 @@ async def test_every_mode_is_renewed_in_place(first: Stage, second: Stage, cloud
 
 async def test_renewal_comes_in_time(second: Stage, clouds: Clouds, figures: dict[str, Any]) -> None:
     """A login is renewed while it lives, and no sooner than half a minute after its issue."""
-    waits = []
+    waits = {}
     for mode in second.modes:
         before, after = mode.issued(clouds)[:2]
         assert before.at + schedule.FLOOR - 1 <= after.at < before.ends, mode.name
-        waits.append((after.at - before.at) / (before.ends - before.at))
-    figures["share of the life after which logins were renewed"] = [round(min(waits), 2), round(max(waits), 2)]
+        waits[mode.name] = round((after.at - before.at) / (before.ends - before.at), 2)
+    first, *_, last = sorted(waits, key=waits.__getitem__)
+    figures["share of the life after which logins were renewed"] = {name: waits[name] for name in (first, last)}
 
 
 async def test_one_fetch_for_each_renewal(second: Stage, clouds: Clouds, figures: dict[str, Any]) -> None:
@@ -42,10 +45,15 @@ async def test_one_fetch_for_each_renewal(second: Stage, clouds: Clouds, figures
 async def test_restart_asks_nobody_and_writes_nothing(
     second: Stage, hub: Hub, clouds: Clouds, figures: dict[str, Any]
 ) -> None:
-    """After a restart no cloud is asked, and no Secret is written."""
+    """After a restart no cloud is asked for a login that is good, also once the overdue ones would be; none is written."""
     before = clouds.calls()
     await hub.restart()
-    figures["provider calls of a restart with 30 logins, 1,000 namespaces"] = sum(
+    ready = time.monotonic()
+    # What is overdue after a start is fetched at a moment of its own within the first half minute.
+    while time.monotonic() < ready + schedule.FLOOR + 5:
+        assert clouds.calls() == before
+        await asyncio.sleep(1)
+    figures["provider calls in the 35 s after a restart with 30 logins, 1,000 namespaces"] = sum(
         (clouds.calls() - before).values()
     )
     assert clouds.calls() == before

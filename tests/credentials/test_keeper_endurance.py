@@ -6,6 +6,7 @@ import asyncio
 import collections
 import datetime as dt
 import gc
+import itertools
 import random
 import tracemalloc
 
@@ -121,6 +122,31 @@ class TestClocks:
             await asyncio.sleep(3600)
 
         assert len(play(scene).provider.asked) <= 121
+
+
+@pytest.mark.parametrize("taken", [0.1, 3.0, 7.0])
+@pytest.mark.parametrize("life", [75.0, 300.0, 900.0])
+def test_half_of_the_life_at_the_latest(life: float, taken: float) -> None:
+    """However long an exchange takes, the next one is begun when half of the login's life is left at the latest."""
+
+    async def scene(world: World) -> None:
+        world.provider.latency["*"] = taken
+        who = [f"me-{number}" for number in range(8)]
+        for name in who:
+            # Real providers take the time of issue before they ask, since an answer rarely tells it.
+            world.provider.granted[name] = lambda _: grant(
+                world, life=life, age=taken, any=f"token-{len(world.provider.asked)}"
+            )
+        # Each has a Secret of its own, so that none is renewed early to be published with another.
+        await world.start(*(spec(name, entry(f"{name}.example", name), secretName=name) for name in who))
+        await asyncio.sleep(20 * life)
+        for name in who:
+            times = world.provider.times(name)
+            assert len(times) >= 40
+            for before, after in itertools.pairwise(times):
+                assert schedule.FLOOR <= after - before <= life / 2
+
+    play(scene)
 
 
 @pytest.mark.parametrize("life", [900.0, 3600.0, 3 * 3600.0, LIFE])

@@ -53,6 +53,13 @@ class TestRenewAfter:
         assert pause is not None
         assert max(life * 0.4, 30.0) - 1e-6 <= pause <= max(life * 0.5, 30.0)
 
+    @given(keys, lives, st.floats(min_value=0.0, max_value=0.4))
+    def test_time_on_the_way_is_no_excuse(self, key: str, life: float, age: float) -> None:
+        """A login that arrives some time after its issue is due at half of its life all the same, or after the floor."""
+        pause = schedule.renew_after(key, later(life * age), NOW, later(life))
+        assert pause is not None
+        assert life * age + pause <= max(life * 0.5, life * age + schedule.FLOOR) + 1e-3
+
     @given(keys)
     def test_what_does_not_end_is_not_renewed(self, key: str) -> None:
         """A password without an end is left alone."""

@@ -48,8 +48,8 @@ def renew_after(
     share = _EARLIEST + (_LATEST - _EARLIEST) * spread(key)
     age = max((now - issued_at).total_seconds(), 0.0)
     life = (expires_at - issued_at).total_seconds()
-    pause = life * share - age if life > 0 else left * share
-    return max(pause if pause >= FLOOR else left * share, FLOOR)
+    pause = life * share - age
+    return max(pause if pause > 0 else left * share, FLOOR)
 
 
 def resume_after(
