@@ -210,7 +210,7 @@ class TestLibraries:
             logger.log(level, CANARY)
         assert lines.getvalue() == ""
 
-    @pytest.mark.parametrize("name", (*logs.CHATTY, *logs.SILENT))
+    @pytest.mark.parametrize("name", [*logs.CHATTY, *logs.SILENT])
     @pytest.mark.parametrize("child", ["", ".some.module"])
     def test_cannot_free_themselves(self, lines: io.StringIO, name: str, child: str) -> None:
         """A library that lowers the level of its own loggers after our setup is held all the same."""

@@ -223,7 +223,8 @@ async def unless_forbidden(call: Callable[[], Awaitable[Any]]) -> Any:
     try:
         return await call()
     except provider.InvalidSpec as error:
-        assert error.reason == "Forbidden"
+        if error.reason != "Forbidden":
+            raise
         return None
 
 
@@ -242,7 +243,9 @@ class TestRights:
                 await control_plane.kubectl("create", "secret", "generic", name, literal, f"--namespace={tenant}")
             path = await control_plane.kubeconfig_for_service_account(namespace, "op")
             async with client_of(path) as client:
-                reader = federation.NamespaceReader(client, tenant, operator_account=f"{namespace}/op", block="ecr")
+                reader = federation.NamespaceReader(
+                    client, tenant, operator_account=f"{namespace}/op", block="ecr"
+                )
                 for call, field in (
                     (lambda: reader.read_secret("source"), "ecr.secretRef.name"),
                     (lambda: reader.read_service_account("puller"), "ecr.serviceAccountRef.name"),

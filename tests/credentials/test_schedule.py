@@ -60,6 +60,13 @@ class TestRenewAfter:
         assert pause is not None
         assert life * age + pause <= max(life * 0.5, life * age + schedule.FLOOR) + 1e-3
 
+    @given(keys, lives, st.floats(min_value=0.0, max_value=0.4))
+    def test_the_floor_counts_from_the_beginning_of_a_try(self, key: str, life: float, age: float) -> None:
+        """What was issued as a try began, and took long to arrive, is due at half of its life, or after the floor."""
+        pause = schedule.renew_after(key, later(life * age), NOW, later(life), taken=life * age)
+        assert pause is not None
+        assert schedule.FLOOR - 1e-3 <= life * age + pause <= max(life * 0.5, schedule.FLOOR) + 1e-3
+
     @given(keys)
     def test_what_does_not_end_is_not_renewed(self, key: str) -> None:
         """A password without an end is left alone."""

@@ -60,6 +60,8 @@ class QuayFederation:
         token = await ask.cluster.request_token(config.service_account, config.audience or f"https://{host}")
         what = f"The registry {host}"
         basic = base64.b64encode(f"{config.robot}:{token}".encode()).decode()
+        # Before the request: regcred renews by half of the life that began when Quay made the token.
+        issued_at = dt.datetime.now(dt.UTC)
         answer = await exchange.send(
             "GET",
             f"https://{host}{PATH}",
@@ -78,7 +80,7 @@ class QuayFederation:
         return provider.Grant(
             logins={provider.ANY_SERVER: dockerconfig.Login(config.robot, password)},
             identity=config.robot,
-            issued_at=dt.datetime.now(dt.UTC),
+            issued_at=issued_at,
             expires_at=exchange.jwt_expiry(password, what),
         )
 

@@ -170,6 +170,7 @@ class Reflector:
                 # A page of 500 is decoded in a few milliseconds: let others run between two of them.
                 await asyncio.sleep(0)
         self._store.replace(seen, version)
+        _log.debug("Listed %d %s at version %s", len(seen), self.collection.title, version)
         changed = not self.synced.is_set() or self.error is not None
         self.synced.set()
         self.error = None
@@ -200,6 +201,7 @@ class Reflector:
                     continue
                 # One that ends at once again and again is a proxy's doing.
                 failures += 1
+                _log.debug("Watch of %s ended after %.1f s", self.collection.title, time.monotonic() - began)
                 pause = 0.0
             except errors.Unavailable as error:
                 failures += 1

@@ -96,6 +96,7 @@ class Cache:
                 else:
                     found[record.uid] = record
         self._saved = found
+        _log.debug("Read the kept logins of %d resources", len(found))
         return dict(found)
 
     def keeps(self, record: Record) -> bool:
@@ -131,6 +132,7 @@ class Cache:
             accept=api.METADATA,
         )
         self._saved[record.uid] = record
+        _log.debug("Kept the logins of %d entries of %s", len(record.entries), record.resource)
 
     async def delete(self, uid: str) -> None:
         """Forget a record; one that is gone already is fine."""

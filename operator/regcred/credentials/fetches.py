@@ -190,6 +190,7 @@ class Fetch:
         grant: provider.Grant | None = None
         failure: provider.ProviderError | None = None
         name = self.entry.provider_name
+        _log.debug("Fetching %s", self.key)
         try:
             async with asyncio.timeout(TIMEOUT):
                 grant = _checked(await self.entry.fetch(reader))
@@ -212,9 +213,24 @@ class Fetch:
         self.sources = {**known, **reader.versions}
         if grant is not None:
             self.grant, self.whole, self.brought, self.attempt = grant, True, self.begun, 0
-            self.plan(clock, schedule.renew_after(self.key, clock.now(), grant.issued_at, grant.expires_at))
+            taken = clock.monotonic() - began
+            pause = schedule.renew_after(self.key, clock.now(), grant.issued_at, grant.expires_at, taken=taken)
+            self.plan(clock, pause)
         elif failure is not None:
             self._plan_retry(clock, failure)
+        self._tell(clock, clock.monotonic() - began)
+
+    def _tell(self, clock: Clock, seconds: float) -> None:
+        """Log what the try that has ended brought, and when the next one is due."""
+        due = "none" if self.due is None else f"in {self.due - clock.monotonic():.0f} s"
+        if self.error is not None:
+            what = f"failed: {self.error.reason} ({type(self.error).__name__}, {self.attempt} in a row)"
+        else:
+            assert self.grant is not None  # noqa: S101 - a try brings the one or the other
+            ends = self.grant.expires_at
+            life = f"{(ends - self.grant.issued_at).total_seconds():.0f} s" if ends is not None else "no end"
+            what = f"brought logins of {len(self.grant.logins)} servers as {self.grant.identity}, life {life}"
+        _log.debug("Fetch %s %s, after %.1f s; next try %s", self.key, what, seconds, due)
 
     def _plan_retry(self, clock: Clock, error: provider.ProviderError) -> None:
         self.attempt += 1

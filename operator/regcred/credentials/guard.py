@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import ipaddress
+import logging
 import socket
 import ssl
 import urllib.request
@@ -22,6 +23,8 @@ import yarl
 
 import regcred
 from regcred.credentials import exchange
+
+_log = logging.getLogger(__name__)
 
 #: Bytes read of any answer.
 MAX_BODY = 64 * 1024
@@ -201,12 +204,14 @@ async def send(
             body = bytearray()
             while len(body) < MAX_BODY and (part := await response.content.read(MAX_BODY - len(body))):
                 body += part
+            _log.debug("%s %s://%s%s answered %d", method, url.scheme, url.host, url.path, response.status)
             return Answer(response.status, response.headers, bytes(body))
     except TimeoutError:
         failure = NoAnswer(f"{what} cannot be reached: no answer came within {timeout:g} seconds.")
     except (aiohttp.ClientError, OSError, ValueError) as error:
         refused = isinstance(getattr(error, "os_error", error), AddressRefused)
         failure = refusal if refused else NoAnswer(exchange.unreachable(error, what).message)
+    _log.debug("%s %s://%s%s failed: %s", method, url.scheme, url.host, url.path, failure)
     raise failure  # outside the handler: the foreign exception is no part of ours
 
 

@@ -51,6 +51,7 @@ class Proofs:
         async with self._places.place(tenant, failing=slot.attempt > 0):
             verdict = await self._verdict(slot.entry, login)
         slot.verdict = verdict
+        _log.debug("The handshake with %s ended as %s", slot.entry.servers[0], verdict.outcome.reason)
         slot.attempt = 0 if verdict.outcome.accepts else slot.attempt + 1
 
     async def _verdict(self, entry: asks.Entry, login: dockerconfig.Login) -> verification.Verdict:

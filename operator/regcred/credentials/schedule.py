@@ -31,13 +31,25 @@ def spread(key: str, salt: str = "") -> float:
 
 
 def renew_after(
-    key: str, now: datetime.datetime, issued_at: datetime.datetime, expires_at: datetime.datetime | None
+    key: str,
+    now: datetime.datetime,
+    issued_at: datetime.datetime,
+    expires_at: datetime.datetime | None,
+    *,
+    taken: float = 0.0,
 ) -> float | None:
     """Return the seconds from `now`, when a login arrived, until its renewal; None where it does not end.
 
     At half of its life at the latest.  Its life is what its two times say, so a clock of ours that is behind does
     not stretch it.  One that is past that point on arrival comes from somebody's cache: of what is left, the same
     share is waited for, so that asking on and on for a new one stays rare.
+
+    Args:
+        key: of the fetch, for the jitter.
+        now: when the login arrived.
+        issued_at: of the login.
+        expires_at: of the login; None where it does not end.
+        taken: seconds that the try took which brought it: the floor counts from its beginning.
     """
     if expires_at is None:
         return None
@@ -49,7 +61,7 @@ def renew_after(
     age = max((now - issued_at).total_seconds(), 0.0)
     life = (expires_at - issued_at).total_seconds()
     pause = life * share - age
-    return max(pause if pause > 0 else left * share, FLOOR)
+    return max(pause if pause > 0 else left * share, FLOOR - max(taken, 0.0), 0.0)
 
 
 def resume_after(

@@ -16,10 +16,12 @@ Answers that say nothing about the login (429, 5xx, a proxy's page) are never ta
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import dataclasses
 import enum
 import functools
 import json
+import logging
 import re
 import ssl
 from collections.abc import Collection, Mapping, Sequence
@@ -29,6 +31,8 @@ import yarl
 
 from regcred import dockerconfig
 from regcred.credentials import challenge, guard
+
+_log = logging.getLogger(__name__)
 
 #: Seconds for one request; a handshake takes five at most.
 TIMEOUT = 10.0
@@ -121,36 +125,26 @@ async def verify(
         insecure_hosts: hosts, without port, that are tried without TLS when they do not speak it; never for a
             tenant nor where a CA bundle is given.
     """
-    if session is None or not guard.serves(session, tenant=tenant):
-        async with guard.open_session(tenant=tenant) as own:
-            return await verify(
-                own,
-                server,
-                repository,
-                reference,
-                login,
-                ca_bundle=ca_bundle,
-                timeout=timeout,
-                tenant=tenant,
-                insecure_hosts=insecure_hosts,
-            )
     host = "docker.io" if server == dockerconfig.DOCKER_HUB else server.partition("/")[0]
     if "*" in host:
         return Verdict(Outcome.UNKNOWN, "The server holds a wildcard, so there is no one registry to ask.")
     try:
         image = dockerconfig.normalise_image(f"{host}/{repository}{'@' if ':' in reference else ':'}{reference}")
         tls = await _tls(ca_bundle)
-        handshake = _Handshake(
-            session=session,
-            host=_HUB_HOST if host == "docker.io" else host,
-            repository=image.repository,
-            reference=image.reference,
-            login=login,
-            tls=tls,
-            timeout=timeout,
-            plain=not tenant and not ca_bundle and _bare(host) in insecure_hosts,
-        )
-        return await handshake.run()
+        async with contextlib.AsyncExitStack() as stack:
+            if session is None or not guard.serves(session, tenant=tenant):
+                session = await stack.enter_async_context(guard.open_session(tenant=tenant))
+            handshake = _Handshake(
+                session=session,
+                host=_HUB_HOST if host == "docker.io" else host,
+                repository=image.repository,
+                reference=image.reference,
+                login=login,
+                tls=tls,
+                timeout=timeout,
+                plain=not tenant and not ca_bundle and _bare(host) in insecure_hosts,
+            )
+            return await handshake.run()
     except dockerconfig.BadImage:
         return Verdict(
             Outcome.UNKNOWN, "The repository and tag to verify are no image name; correct verify.repository."
@@ -215,6 +209,7 @@ class _Handshake:
             offered.scheme: offered.parameters
             for offered in reversed(challenge.parse(answer.headers.getall("WWW-Authenticate", [])))
         }
+        _log.debug("%s asks for %s", self._what, " or ".join(sorted(challenges)) or "nothing that we know")
         if "bearer" in challenges:
             token = await self._token(scheme, challenges["bearer"])
             return self._judge(await self._manifest(scheme, f"Bearer {token}"), basic=False)

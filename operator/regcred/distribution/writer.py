@@ -10,6 +10,7 @@ from __future__ import annotations
 import base64
 import dataclasses
 import json
+import logging
 from collections.abc import Callable, Coroutine, Mapping
 from typing import Any
 
@@ -18,6 +19,8 @@ from regcred.api import names
 from regcred.cluster import client as api
 from regcred.cluster import errors, mirror, views
 from regcred.distribution import model
+
+_log = logging.getLogger(__name__)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -106,6 +109,8 @@ class _Run:
 
     async def write_secret(self, write: model.WriteSecret) -> None:
         failure = await self._guard(self._write(write), write.namespace, f"the Secret {write.name}")
+        kind = "new" if write.before is None else "in place" if write.before.ours else "adopted"
+        _tell(write.namespace, f"write of the Secret {write.name} ({kind}, {len(write.data)} bytes)", failure)
         if failure is not None:
             self._failures.setdefault(write.name, failure)
             # One that is only out of date is still good for those that do not list it yet.
@@ -115,6 +120,9 @@ class _Run:
     async def edit_account(self, edit: model.EditAccount) -> None:
         account = edit.account
         failure = await self._guard(self._edit(edit), account.namespace, f"the service account {account.name}")
+        change = [f"+{name}" for name in edit.add if name not in self._missing] + [f"-{name}" for name in edit.remove]
+        told = f"edit of the service account {account.name} ({' '.join(change) or 'nothing left to do'})"
+        _tell(account.namespace, told, failure)
         if failure is not None:
             for name in (*edit.add, *edit.remove):
                 self._failures.setdefault(name, failure)
@@ -125,6 +133,7 @@ class _Run:
         if before.name in self._listed:
             return
         failure = await self._guard(self._delete(before), before.namespace, f"the Secret {before.name}")
+        _tell(before.namespace, f"deletion of the Secret {before.name}", failure)
         if failure is not None:
             self._failures.setdefault(before.name, failure)
 
@@ -325,6 +334,12 @@ class _Bodies:
             },
         }
         return json.dumps(document, separators=(",", ":")).encode()[:-2]
+
+
+def _tell(namespace: str, what: str, failure: tuple[str, str] | None) -> None:
+    """Log how one action ended, where somebody listens: there are thousands of them in a fan-out."""
+    if _log.isEnabledFor(logging.DEBUG):
+        _log.debug("In %s: %s: %s", namespace, what, "done" if failure is None else ": ".join(failure))
 
 
 def _secret_path(namespace: str, name: str) -> str:
