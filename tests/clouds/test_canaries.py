@@ -9,84 +9,14 @@ from __future__ import annotations
 import base64
 import json
 import re
-from collections.abc import Iterable, Mapping
 from typing import Any
 
 from dev.clouds import google_faults
 from dev.operator_process import NAMESPACE
+from tests.canaries import Search
 from tests.clouds.conftest import Outage, Stage
 from tests.clouds.hub import Hub
 from tests.clouds.local_clouds import OUTAGE_CANARY, Clouds
-
-_PIECE = 24
-_HEAD = 8
-#: What secrets, and their spellings, consist of.
-_RUN = re.compile(rf"[^\s\"'<>{{}}\[\],;]{{{_HEAD},}}")
-
-
-def pieces(secret: str) -> set[str]:
-    """Return parts of a secret by which it is known even when it is cut: begin, middle and end of each line.
-
-    Of a JSON Web Token that is the signature, since what it says of itself is the same in many; of a private key all
-    but its beginning, for the same reason.
-    """
-    if len(secret) < 2 * _PIECE:
-        return {secret}
-    if secret.count(".") == 2 and secret.startswith("eyJ"):
-        secret = secret.rpartition(".")[2]
-    lines = [line for line in secret.splitlines() if not line.startswith("-----")]
-    if len(lines) > 3:
-        lines = [line for line in lines[1:] if len(line) >= 2 * _PIECE]
-    return {
-        line[start : start + _PIECE]
-        for line in lines
-        for start in (0, len(line) // 2 - _PIECE // 2, len(line) - _PIECE)
-    }
-
-
-def spelled(piece: str) -> set[str]:
-    """Return a piece as it is, and within base64 of both alphabets whatever stands before it."""
-    raw = piece.encode()
-    shifted = [base64.b64encode(b"\0" * shift + raw).decode()[4 if shift else 0 : -4] for shift in range(3)]
-    safe = [text.translate(str.maketrans("+/", "-_")) for text in shifted]
-    return {piece, *(text for text in (*shifted, *safe) if len(text) >= 12)}
-
-
-class Search:
-    """Looks for many secrets in a text at once."""
-
-    def __init__(self, kinds: Mapping[str, Iterable[str]]) -> None:
-        self._kind_of = {
-            spelling: kind
-            for kind, secrets in kinds.items()
-            for secret in secrets
-            for piece in pieces(secret)
-            for spelling in spelled(piece)
-        }
-        # One expression for thousands of fixed strings would be slow; their beginnings are few and long enough.
-        self._heads: dict[str, set[str]] = {}
-        for spelling in self._kind_of:
-            assert _RUN.fullmatch(spelling)
-            self._heads.setdefault(spelling[:_HEAD], set()).add(spelling)
-        self._known: dict[str, frozenset[str]] = {}
-
-    def __len__(self) -> int:
-        return len(self._kind_of)
-
-    def kinds_in(self, text: str) -> set[str]:
-        """Return the kinds of the secrets that stand in a text."""
-        return set().union(*map(self._kinds_in_run, set(_RUN.findall(text))))
-
-    def _kinds_in_run(self, run: str) -> frozenset[str]:
-        """Return the same of a run of characters that a secret may consist of; many objects hold the same ones."""
-        if run not in self._known:
-            self._known[run] = frozenset(
-                self._kind_of[spelling]
-                for place in range(len(run) - _HEAD + 1)
-                for spelling in self._heads.get(run[place : place + _HEAD], ())
-                if run.startswith(spelling, place)
-            )
-        return self._known[run]
 
 
 def texts_of(body: dict[str, Any]) -> str:
@@ -107,6 +37,23 @@ def allowed_in(body: dict[str, Any]) -> set[str]:
     if ours and meta["namespace"] == NAMESPACE and meta["name"].startswith("regcred-cache-"):
         return {"login", "passed on"}
     return set() if ours or body["type"] == "kubernetes.io/service-account-token" else {"source", "passed on"}
+
+
+#: What the operator tells at DEBUG of each step in which it handles a secret.
+STEPS = (
+    r"Fetching ecr",
+    r"Fetch acr\S* brought logins of \d+ servers as \S+, life \d+ s, after [\d.]+ s; next try in \d+ s",
+    r"Fetch gcr\S* failed: \w+ \(\w+, 1 in a row\), after",
+    r"Kept the logins of \d+ entries of ",
+    r"Read the kept logins of \d+ resources",
+    r"HEAD http\S+/v2/\S+/manifests/\S+ answered 401",
+    r"The registry \S+ asks for b",
+    r"The handshake with \S+ ended as \w+",
+    r"In \S+: write of the Secret regcred \(new, \d+ bytes\): done",
+    r"In \S+: write of the Secret regcred \(in place, \d+ bytes\): done",
+    r"In \S+: edit of the service account default \(\+regcred\): done",
+    r"Listed \d+ namespaces at version \d+",
+)
 
 
 async def all_objects(hub: Hub) -> list[dict[str, Any]]:
@@ -148,6 +95,9 @@ async def test_canaries_are_nowhere_else(
     assert "--log-level=DEBUG" in hub.operator.flags
     log = hub.operator.log.read_text(encoding="utf-8", errors="replace")
     assert log.count("Started regcred") >= 4
+    # At DEBUG there is a line about every step that handles a secret.
+    for step in STEPS:
+        assert re.search(step, log), step
     assert search.kinds_in(log) == set()
     assert search.kinds_in(await hub.operator.metrics()) == set()
     described = await hub.cluster.kubectl("describe", "crcred,rcred,events", "-A")

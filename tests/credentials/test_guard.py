@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from regcred.credentials import guard
+from tests.credentials import redirects
 
 PROXIES = ("http_proxy", "https_proxy", "no_proxy", "all_proxy")
 
@@ -90,8 +91,6 @@ async def page(unused_tcp_port: int):
     async def answer(request: aiohttp.web.Request) -> aiohttp.web.StreamResponse:
         if request.path == "/big":
             return aiohttp.web.Response(body=b"x" * 500_000)
-        if request.path == "/away":
-            raise aiohttp.web.HTTPFound("/")
         return aiohttp.web.json_response(dict(request.headers))
 
     application = aiohttp.web.Application()
@@ -110,9 +109,19 @@ async def test_answer_is_bounded(page: str) -> None:
     assert "xxx" not in repr(answer)
 
 
-async def test_redirect_is_not_followed(page: str) -> None:
+@pytest.mark.parametrize("status", redirects.STATUSES)
+async def test_redirect_is_not_followed(status: int) -> None:
     """A redirect is an answer."""
-    assert (await ask(f"http://{page}/away", tenant=False)).status == 302
+
+    async def send(to: redirects.Redirecting) -> guard.Answer:
+        async with guard.open_session() as session:
+            tls = ssl.create_default_context(cadata=to.ca)
+            options = {"what": "The registry", "tls": tls, "timeout": 10, "form": [("password", "x")]}
+            return await guard.send(session, "POST", yarl.URL(to.url), **options)
+
+    answer, taken = await redirects.carried_along(status, send)
+    assert answer.status == status
+    assert taken == []
 
 
 async def test_netrc_is_not_sent(page: str, monkeypatch: pytest.MonkeyPatch, tmp_path) -> None:

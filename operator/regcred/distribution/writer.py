@@ -120,7 +120,9 @@ class _Run:
     async def edit_account(self, edit: model.EditAccount) -> None:
         account = edit.account
         failure = await self._guard(self._edit(edit), account.namespace, f"the service account {account.name}")
-        change = [f"+{name}" for name in edit.add if name not in self._missing] + [f"-{name}" for name in edit.remove]
+        change = [f"+{name}" for name in edit.add if name not in self._missing] + [
+            f"-{name}" for name in edit.remove
+        ]
         told = f"edit of the service account {account.name} ({' '.join(change) or 'nothing left to do'})"
         _tell(account.namespace, told, failure)
         if failure is not None:
