@@ -16,8 +16,19 @@ REPOSITORIES = st.sampled_from(["app", "myorg/private", "a/b/c", "library/nginx"
 
 ECR_HOSTS = ["123456789012.dkr.ecr.eu-west-1.amazonaws.com", "123456789012.dkr-ecr.cn-north-1.on.aws"]
 ECR_PUBLIC_HOSTS = ["public.ecr.aws", "ecr-public.aws.com"]
-GOOGLE_HOSTS = ["europe-docker.pkg.dev", "gcr.io", "eu.gcr.io", "docker.s3nsregistry.fr"]
-AZURE_HOSTS = ["contoso.azurecr.io", "contoso.azurecr.cn", "contoso.azurecr.us"]
+GOOGLE_HOSTS = [
+    "europe-docker.pkg.dev",
+    "gcr.io",
+    "eu.gcr.io",
+    "docker.s3nsregistry.fr",
+    "u-france-east1-docker.s3nsregistry.fr",
+]
+AZURE_HOSTS = [
+    "contoso.azurecr.io",
+    "contoso.westeurope.geo.azurecr.io",
+    "contoso.azurecr.cn",
+    "contoso.azurecr.us",
+]
 HUB_HOSTS = ["docker.io", "index.docker.io", "registry-1.docker.io"]
 OTHER_HOSTS = ["quay.io", "registry.example.com:5000", "localhost:5000", "10.0.0.1:443", "ghcr.io", "r:80"]
 ALL_HOSTS = ECR_HOSTS + ECR_PUBLIC_HOSTS + GOOGLE_HOSTS + AZURE_HOSTS + HUB_HOSTS + OTHER_HOSTS

@@ -102,7 +102,7 @@ async def test_memory_does_not_grow(
         env=environment,
         cwd=ROOT,
         stdin=json.dumps(work),
-        seconds=240,
+        seconds=600,
     )
     told = [json.loads(line) for line in done.stdout.splitlines()]
     assert [row["wrong"] for row in told] == [[]] * (work["rounds"] + 1)

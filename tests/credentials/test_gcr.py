@@ -39,6 +39,7 @@ SERVED = [
     "us-central1-docker.pkg.dev",
     "europe-west10-docker.pkg.dev/my-project/images/",
     "docker.s3nsregistry.fr",
+    "u-france-east1-docker.s3nsregistry.fr",
 ]
 LOOKALIKES = [
     "*",
@@ -59,6 +60,8 @@ LOOKALIKES = [
     "ghcr.io",
     "s3nsregistry.fr",
     "docker.s3nsregistry.fr.evil.com",
+    "u-france-east1-docker.s3nsregistry.fr.evil.com",
+    "u.docker.s3nsregistry.fr",
     "https://index.docker.io/v1/",
     "europe-docker.pkg.dev@evil.com",
     "127.0.0.1:5000",
@@ -641,7 +644,12 @@ class TestSovereign:
         assert gcr.key(entry) != gcr.key(ask(cluster, support.account_block(impersonate=PULLER)))
 
     @pytest.mark.parametrize(
-        ("server", "universe"), [(support.SERVER, "s3nsapis.fr"), ("docker.s3nsregistry.fr", "googleapis.com")]
+        ("server", "universe"),
+        [
+            (support.SERVER, "s3nsapis.fr"),
+            ("docker.s3nsregistry.fr", "googleapis.com"),
+            ("u-france-east1-docker.s3nsregistry.fr", "googleapis.com"),
+        ],
     )
     async def test_a_key_of_another_cloud_is_refused(
         self, gcr: GcrProvider, cloud: GoogleCloud, cluster: OneNamespace, server: str, universe: str

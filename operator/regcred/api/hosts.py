@@ -19,12 +19,13 @@ ECR_PRIVATE = (
 #: ECR Public, under both of its names.
 ECR_PUBLIC = r"^(public\.ecr\.aws|ecr-public\.aws\.com)(/|$)"
 #: Artifact Registry, with the gcr.io names it took over, and Google's sovereign cloud in France.
-GOOGLE = r"^(([a-z0-9-]+\.)?gcr\.io|[a-z0-9-]+-docker\.pkg\.dev|docker\.s3nsregistry\.fr)(/|$)"
-#: Azure Container Registry in each cloud.
+GOOGLE = r"^(([a-z0-9-]+\.)?gcr\.io|[a-z0-9-]+-docker\.pkg\.dev|([a-z0-9-]+-)?docker\.s3nsregistry\.fr)(/|$)"
+_AZURE_NAME = r"^[a-z0-9-]+(\.[a-z0-9]+\.geo)?\.azurecr\."
+#: Azure Container Registry in each cloud: NAME.azurecr.io, and NAME.REGION.geo.azurecr.io, one replica of the same.
 AZURE = {
-    "Public": r"^[a-z0-9-]+\.azurecr\.io(/|$)",
-    "China": r"^[a-z0-9-]+\.azurecr\.cn(/|$)",
-    "USGovernment": r"^[a-z0-9-]+\.azurecr\.us(/|$)",
+    "Public": _AZURE_NAME + r"io(/|$)",
+    "China": _AZURE_NAME + r"cn(/|$)",
+    "USGovernment": _AZURE_NAME + r"us(/|$)",
 }
 
 _PROVIDERS = {

@@ -46,7 +46,7 @@ AUTHORITIES: Mapping[str, str] = {
 
 _NAME = r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?"
 #: NAME.azurecr.io, and NAME.REGION.geo.azurecr.io: one replica of the same registry.
-_REGISTRY = re.compile(rf"(?P<name>{_NAME})(?:\.[a-z0-9]{{1,40}}\.geo)?(?P<domain>\.azurecr\.(?:io|cn|us))")
+_REGISTRY = re.compile(rf"{_NAME}(?:\.[a-z0-9]{{1,40}}\.geo)?\.azurecr\.(?:io|cn|us)")
 _DATA = re.compile(rf"{_NAME}\.[a-z0-9]+\.data\.azurecr\.(?:io|cn|us)")
 _SUFFIX = re.compile(rf"{_NAME}(?:\.{_NAME})+(?::[0-9]{{1,5}})?")
 _AUDIENCE = re.compile(r"(?:https|api)://[A-Za-z0-9._/-]{1,200}")
@@ -258,7 +258,7 @@ def _authority(hosts: Iterable[str], cloud: str | None) -> str:
         own = f"https://{own}"
     if own and not _ORIGIN.fullmatch(own):
         raise _misconfigured("AZURE_AUTHORITY_HOST")
-    told = {found for host in hosts if (found := known_hosts.azure_cloud_of(_global_name(host)))}
+    told = {found for host in hosts if (found := known_hosts.azure_cloud_of(host))}
     if len(told) > 1 or (cloud and told - {cloud}):
         raise provider.InvalidSpec(
             "CloudMismatch",
@@ -270,12 +270,6 @@ def _authority(hosts: Iterable[str], cloud: str | None) -> str:
     if own and own not in AUTHORITIES.values():
         return own
     return AUTHORITIES.get(cloud or next(iter(told), ""), own or AUTHORITIES["Public"])
-
-
-def _global_name(host: str) -> str:
-    """Return the name of a registry for that of one of its regional endpoints."""
-    found = _REGISTRY.fullmatch(host)
-    return f"{found['name']}{found['domain']}" if found else host
 
 
 def _origin_override() -> str:
