@@ -46,6 +46,20 @@ async def install(cluster: Cluster, overlay: Path = ROOT / "manifests") -> None:
         "wait", "--for=condition=Established", "--timeout=30s", *(f"crd/{name}" for name in kinds)
     )
     await cluster.apply(*rest)
+    await eventually(lambda: _known(cluster), "the roles to be known to the API server", seconds=60)
+
+
+async def _known(cluster: Cluster) -> bool:
+    """Whether the operator's account has its rights: the API server learns of roles by watches of its own."""
+    for right in (
+        ("watch", "secrets/regcred", "-A"),
+        ("patch", "clusterregistrycredentials.regcred.io/x", "--subresource=status"),
+        ("update", "leases.coordination.k8s.io/regcred", "-n", NAMESPACE),
+    ):
+        account = f"--as=system:serviceaccount:{NAMESPACE}:{ACCOUNT}"
+        if (await cluster.kubectl_run("auth", "can-i", "-q", *right, account, check=False)).returncode:
+            return False
+    return True
 
 
 class OperatorProcess:

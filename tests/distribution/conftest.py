@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from dev.cluster import Cluster
+from dev.waiting import eventually
 from regcred.api import names
 from regcred.cluster import client as api
 from regcred.cluster import mirror, views
@@ -43,7 +44,20 @@ class Place:
         answer: Json = await self.client.request(
             "POST", self.path("", kind), params={"fieldManager": manager}, body={"metadata": meta, **body}
         )
+        if kind == "serviceaccounts":
+            answer = await self._with_its_token(answer)
         return answer
+
+    async def _with_its_token(self, account: Json) -> Json:
+        """Return a new account as it stands once its controller is done with it: servers before 1.24 list a token."""
+        if not self.cluster.controllers or self.cluster.version >= (1, 24):
+            return account
+
+        async def listed() -> Json | None:
+            body = await self.read(account["metadata"]["name"], "serviceaccounts")
+            return body if body.get("secrets") else None
+
+        return await eventually(listed, "the account to list its token", seconds=60, every=0.02)
 
     async def patch(self, name: str, kind: str = "secrets", manager: str = "kubectl-patch", **body: Any) -> Json:
         """Change an object as somebody else."""

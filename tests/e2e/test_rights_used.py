@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-import json
 from pathlib import Path
 
 import pytest
 
+from dev.audit import AuditLog, Request
 from dev.cluster import Cluster
-from dev.operator_process import ACCOUNT, OperatorProcess, install
+from dev.operator_process import ACCOUNT, OperatorProcess
 from dev.processes import tail
 from dev.waiting import NeverHappenedError, eventually
 from tests.manifests.manifests_support import NAMESPACE, ROOT, render
@@ -40,38 +40,28 @@ def granted() -> set[Right]:
     }
 
 
-def requests(log: Path, offset: int) -> list[tuple[Right, int, str]]:
-    """Every request of the operator since then: the right it needed, the answer's code, and the namespace."""
-    found = []
-    with log.open("rb") as file:
-        file.seek(offset)
-        for line in file:
-            entry = json.loads(line)
-            target = entry.get("objectRef") or {}
-            if entry["user"]["username"] == USER and target.get("resource"):
-                resource = "/".join(filter(None, (target["resource"], target.get("subresource"))))
-                code = (entry.get("responseStatus") or {}).get("code", 0)
-                found.append(((entry["verb"], resource), code, target.get("namespace", "")))
-    return found
+def right(request: Request) -> Right:
+    """What a request needed: verb and resource."""
+    return request.verb, "/".join(filter(None, (request.resource, request.subresource)))
 
 
-@pytest.mark.usefixtures("controllers")
+@pytest.mark.usefixtures("controllers", "installed")
 async def test_every_right_is_used_and_none_is_missing(
-    control_plane: Cluster, namespace: str, tmp_path: Path
+    control_plane: Cluster, shared_operator: OperatorProcess, namespace: str, tmp_path: Path
 ) -> None:
     """Serving a namespace, with an identity and to its end, takes all the rights there are; none is refused."""
     if control_plane.audit_log is None:
         pytest.skip("a cluster that we were given shows us no audit log")
-    log = control_plane.audit_log
-    offset = log.stat().st_size
-    await install(control_plane)
+    # While it leads, another one only stands by.
+    await shared_operator.stop()
+    log = AuditLog(control_plane.audit_log)
     await control_plane.kubectl("create", "serviceaccount", "rights-puller", "-n", NAMESPACE)
     login = ("--from-literal=username=u", "--from-literal=password=p")
     await control_plane.kubectl("create", "secret", "generic", "rights", "-n", NAMESPACE, *login)
     unused = granted() - UNSEEN
 
     async def used_up(*verbs: str) -> bool:
-        unused.difference_update(right for right, code, _ in requests(log, offset) if code < 400)
+        unused.difference_update(right(request) for request in log.requests(USER) if request.code < 400)
         return not any(verb in verbs for verb, _ in unused)
 
     operator = OperatorProcess(
@@ -129,8 +119,8 @@ async def test_every_right_is_used_and_none_is_missing(
     with contextlib.suppress(NeverHappenedError):
         await eventually(lambda: used_up("watch"), "the end of the watches")
     assert unused == set()
-    refused = [row for row in requests(log, offset) if row[1] == 403 and row[2] in ("", NAMESPACE, namespace)]
-    assert refused == []
+    here = ("", NAMESPACE, namespace)
+    assert [row for row in log.requests(USER) if row.code == 403 and row.namespace in here] == []
 
 
 def test_the_components_for_tenants_are_what_a_consent_gives() -> None:
