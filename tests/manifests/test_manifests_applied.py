@@ -11,7 +11,11 @@ from dev.waiting import eventually
 from tests.manifests.manifests_support import NAMESPACE, OVERLAYS, ROOT
 
 #: The first version that serves what an overlay needs, and what that is.
-NEEDS = {"cel": ((1, 25), "CEL in definitions"), "pdb": ((1, 21), "policy/v1")}
+NEEDS = {
+    "admission": ((1, 30), "ValidatingAdmissionPolicy v1"),
+    "cel": ((1, 25), "CEL in definitions"),
+    "pdb": ((1, 21), "policy/v1"),
+}
 
 
 @pytest.fixture(scope="module")

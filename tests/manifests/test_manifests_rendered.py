@@ -145,7 +145,15 @@ def test_components_can_be_combined(tmp_path: Path) -> None:
     """All choices that do not exclude each other render together, as a user's own kustomization would have them."""
     for folder in ("crds", "manifests"):
         shutil.copytree(ROOT / folder, tmp_path / folder)
-    chosen = ["pdb", "prometheus", "no-cluster-ambient", "secret-name", "tenant-secrets", "tenant-identities"]
+    chosen = [
+        "admission",
+        "pdb",
+        "prometheus",
+        "no-cluster-ambient",
+        "secret-name",
+        "tenant-secrets",
+        "tenant-identities",
+    ]
     own = {
         "resources": ["../manifests"],
         "components": ["../crds/cel", *(f"../manifests/components/{name}" for name in chosen)],
@@ -154,7 +162,14 @@ def test_components_can_be_combined(tmp_path: Path) -> None:
     (tmp_path / "own").mkdir()
     (tmp_path / "own" / "kustomization.yaml").write_text(yaml.safe_dump(own))
     together = text(str(tmp_path / "own"))
-    parts = ("x-kubernetes-validations", "PodDisruptionBudget", "PrometheusRule", "registry-login", "regcred:mine")
+    parts = (
+        "x-kubernetes-validations",
+        "ValidatingAdmissionPolicyBinding",
+        "PodDisruptionBudget",
+        "PrometheusRule",
+        "registry-login",
+        "regcred:mine",
+    )
     for part in parts:
         assert part in together
 
