@@ -66,6 +66,13 @@ def main() -> None:
     help="Requests to the API server at once.",
 )
 @click.option(
+    "--watch-silence",
+    type=click.FloatRange(2),
+    default=_DEFAULTS.watch_silence,
+    help="Seconds without an event after which a watch counts as dead and its collection is listed anew. API servers "
+    "send one in 75 seconds at the least.",
+)
+@click.option(
     "--log-level",
     type=click.Choice(["DEBUG", "INFO", "WARNING", "ERROR"], case_sensitive=False),
     default=_DEFAULTS.log_level,

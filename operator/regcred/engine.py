@@ -17,12 +17,14 @@ from typing import Protocol
 from regcred import reporting, telemetry
 from regcred.api import names
 from regcred.api import resource as api_resource
-from regcred.cluster import lease, mirror, views
+from regcred.cluster import heartbeat, lease, mirror, views
 from regcred.credentials import keeper
 from regcred.distribution import contention, model, pace, plan, selection, tally, workqueue, writer
 
 _log = logging.getLogger(__name__)
 
+#: Seconds that a removed resource is remembered: longer than what tells of it late can take.
+_MEMORY = 600.0
 #: How often a namespace is planned again at once when something changed under a write.
 _TRIES = 5
 #: Seconds that namespaces wait for the first logins of other resources at the most: a Secret is written once for many.
@@ -90,6 +92,10 @@ class Engine:
         self._gathering: asyncio.TimerHandle | None = None
         self._ends: dict[str, asyncio.TimerHandle] = {}
         self._contention = contention.Contention()
+        self._repairs = contention.Repairs()
+        self.heartbeat = heartbeat.Heartbeat()
+        self._unseen: set[str] = set()
+        self._removed: dict[str, float] = {}
         # Thousands of tenants have a resource each: one namespace must not cost a walk over all of them.
         self._platform: set[str] = set()
         self._tenants: dict[str, set[str]] = {}
@@ -109,16 +115,26 @@ class Engine:
         for namespace in list(self._seen.namespaces):
             self.touch(namespace.name, False)
 
-    def upsert(self, resource: api_resource.Resource) -> None:
-        """Take in a resource as it is now."""
+    def lacks(self, uid: str, version: str) -> bool:
+        """Whether a resource as of that resource version is news."""
+        known = self.resources.get(uid)
+        if known is None:
+            return uid not in self._removed
+        return known.version != version and views.newer(version, known.version)
+
+    def upsert(self, resource: api_resource.Resource) -> bool:
+        """Take in a resource as it is now, and return whether that is something to act on."""
         before = self.resources.get(resource.uid)
+        if resource.uid in self._removed or (before and not views.newer(resource.version, before.version)):
+            return False  # overtaken: a list or an event of an earlier time
         self.resources[resource.uid] = resource
         if before is not None and _same(before, resource):
-            if before.refresh_requested_at != resource.refresh_requested_at and not resource.deleting:
+            refresh = before.refresh_requested_at != resource.refresh_requested_at and not resource.deleting
+            if refresh:
                 # What a refresh brings is published; until then there is nothing new to hand out.
                 self._logins.update(resource)
                 self._report(resource.uid)
-            return
+            return refresh
         (self._platform if resource.cluster else self._tenants.setdefault(resource.namespace, set())).add(
             resource.uid
         )
@@ -132,6 +148,7 @@ class Engine:
         self._need()
         affected = self._affected(resource) | (self._affected(before) if before is not None else set())
         self._mark(resource.uid, affected)
+        return True
 
     def remove(self, uid: str) -> None:
         """Take in that a resource is gone."""
@@ -139,6 +156,8 @@ class Engine:
         if resource is None:
             return
         _log.info("Deleted %s", resource.key)
+        now = time.monotonic()
+        self._removed = {gone: at for gone, at in self._removed.items() if now - at < _MEMORY} | {uid: now}
         (self._platform if resource.cluster else self._tenants[resource.namespace]).discard(uid)
         self._live -= {uid}
         self._logins.remove(uid)
@@ -305,6 +324,7 @@ class Engine:
         everywhere = {namespace.name for namespace in self._seen.namespaces}
         for uid, resource in self.resources.items():
             self._pending[uid] = self._affected(resource)
+        self._unseen = set(everywhere)
         for namespace in sorted(everywhere):
             self.queue.add(namespace)
         try:
@@ -321,6 +341,7 @@ class Engine:
     async def _work(self) -> None:
         while True:
             namespace = await self.queue.get()
+            self.heartbeat.beat(namespace)
             try:
                 await self._reconcile(namespace)
             except lease.LeaseLost:
@@ -331,6 +352,8 @@ class Engine:
                 telemetry.RECONCILE_PANICS.inc()
                 self.queue.retry(namespace)
             finally:
+                self.heartbeat.rest(namespace)
+                self._unseen.discard(namespace)
                 self.queue.done(namespace)
 
     async def _reconcile(self, namespace: str) -> None:
@@ -339,16 +362,18 @@ class Engine:
         result = writer.Result()
         for attempt in range(_TRIES):
             observed, desired = self._observe(namespace), self._desire(namespace)
+            uid = observed.namespace.uid if observed.namespace is not None else ""
             planned = plan.plan(observed, desired, datetime.datetime.now(datetime.UTC))
+            planned = self._repairs.spare(planned, namespace, uid, time.monotonic())
             if planned.idle:
                 self._record(namespace, planned, writer.Result())
                 self.queue.succeeded(namespace)
                 break
             self._guard()
             sent_at = time.monotonic()
-            result = await self._hand.execute(planned)
+            result = await self._hand.execute(planned, lambda: self.heartbeat.beat(namespace))
             self.queue.pace.answered(time.monotonic() - sent_at, planned.actions)
-            self._note(result)
+            self._note(planned, uid, result)
             if not result.stale:
                 self._record(namespace, planned, result)
                 if result.failures:
@@ -380,6 +405,12 @@ class Engine:
                 for name in wanted
                 if self._contention.contended(account.uid, name, now)
             ),
+            taken=frozenset(
+                (account.uid, name)
+                for account in accounts
+                for name in departed
+                if self._contention.taken(account.uid, name, now)
+            ),
         )
 
     def _secret_names(self) -> list[str]:
@@ -406,8 +437,8 @@ class Engine:
         """Return the UIDs of the resources that can be about a namespace."""
         return [*self._platform, *self._tenants.get(namespace, ())]
 
-    def _note(self, result: writer.Result) -> None:
-        """Count what was done, and remember which entries were put into accounts."""
+    def _note(self, planned: model.Plan, uid: str, result: writer.Result) -> None:
+        """Count what was done, and remember what a rival may undo."""
         telemetry.SECRET_WRITES.inc(result.writes)
         telemetry.SECRET_DELETIONS.inc(result.deleted)
         telemetry.ACCOUNT_PATCHES.labels("attached").inc(len(result.attached))
@@ -420,7 +451,12 @@ class Engine:
                     self.queue.later(account.namespace, contention.TRUCE + 1)
         for account, removed in result.detached:
             for name in removed:
-                self._contention.removed(account.uid, name)
+                self._contention.removed(account.uid, name, now)
+        for write in planned.writes:
+            if write.name not in result.failures and self._repairs.wrote(write, uid, now):
+                self.queue.later(write.namespace, contention.SECRET_TRUCE + 1)
+        for deletion in planned.deletions:
+            self._repairs.deleted(deletion.before)
 
     def _record(self, namespace: str, planned: model.Plan, result: writer.Result) -> None:
         """Take in how the namespace stands now for each resource."""
@@ -456,6 +492,11 @@ class Engine:
             self._need()
 
     # What is known.
+
+    @property
+    def passed(self) -> bool:
+        """Whether every namespace that was there at the start has been looked at."""
+        return self._running and not self._unseen
 
     def awaited(self, uid: str) -> bool:
         """Whether some namespace has not been looked at since the resource changed."""

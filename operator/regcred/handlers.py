@@ -18,8 +18,8 @@ from regcred.cluster import client as api
 class Sink(Protocol):
     """Who is told."""
 
-    def upsert(self, resource: resource.Resource) -> None:
-        """Take in a resource as it is now."""
+    def upsert(self, resource: resource.Resource) -> bool:
+        """Take in a resource as it is now, and return whether that is something to act on."""
 
     def remove(self, uid: str) -> None:
         """Take in that a resource is gone."""
@@ -75,8 +75,12 @@ def registry(sink: Sink, access: api.Login) -> kopf.OperatorRegistry:
     return handlers
 
 
-def settings() -> kopf.OperatorSettings:
-    """Return kopf's settings: alone, small, patient, and writing nothing."""
+def settings(silence: float) -> kopf.OperatorSettings:
+    """Return kopf's settings: alone, small, patient, and writing nothing.
+
+    Args:
+        silence: seconds without an event after which a watch is opened anew.
+    """
     chosen = kopf.OperatorSettings()
     chosen.peering.standalone = True
     chosen.scanning.disabled = True
@@ -87,7 +91,10 @@ def settings() -> kopf.OperatorSettings:
     chosen.watching.server_timeout = 300
     chosen.watching.client_timeout = 330
     chosen.watching.connect_timeout = 10
+    chosen.watching.inactivity_timeout = silence
     chosen.queueing.exit_timeout = 5
+    # We start kopf again where it has ended by itself: it must not kill the process for that some minutes later.
+    chosen.process.ultimate_exiting_timeout = None
     # Never used by event handlers; set all the same, so that no other operator's mark is ever touched.
     chosen.persistence.finalizer = f"{names.GROUP}/none"
     return chosen

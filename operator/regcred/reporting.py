@@ -200,6 +200,8 @@ def _distributed(facts: Facts) -> _Verdict:
             for failure in count.failures
             if failure.reason not in (Reason.CONFLICT, Reason.CONTENDED)
         ]
+        if not others:
+            return _trouble(facts, count.failed, Reason.CONTENDED, [Reason.CONTENDED])
         return _trouble(facts, count.failed, Reason.NAMESPACES_FAILED, others)
     if count.contended:
         return _trouble(facts, 0, Reason.CONTENDED, [Reason.CONTENDED])

@@ -18,15 +18,20 @@ import kopf
 from regcred import dockerconfig, engine, handlers, settings, statuses, telemetry
 from regcred.api import names, resource
 from regcred.cluster import client as api
-from regcred.cluster import errors, events, lease, mirror, watches
+from regcred.cluster import errors, events, heartbeat, lease, mirror, views, watches
 from regcred.credentials import asks, cache, federation, keeper, plugins, provider, verification
 from regcred.distribution import writer
 
 _log = logging.getLogger(__name__)
 
 _LEASE = "regcred"
-#: Seconds between two full lists of our own kinds: kopf does not tell of a deletion it has missed.
-_RELIST = 300.0
+#: How often our own kinds are compared with what kopf has told, as a share of the silence that a watch may keep; and
+#: how long, in seconds, an event may be on its way before it counts as missed.
+_COMPARED = 2 / 3
+_LATE = 2.0
+#: Seconds before kopf is started again where it has ended by itself: the first time, and at the most.
+_AGAIN = 1.0
+_AGAIN_CEILING = 60.0
 #: Seconds after the start in which the first list of Secrets may have missed some that an earlier replica wrote: it
 #: comes from a cache, which may lag, though not for long where writes go through.
 _LAG = 60.0
@@ -59,7 +64,7 @@ class Operator:
         self._leading = False
         self._engine: engine.Engine | None = None
         self._watches: watches.Watches | None = None
-        self._passed = False
+        self._parts: dict[str, heartbeat.Heartbeat] = {}
         #: The port of probes and metrics, once it listens.
         self.port = 0
 
@@ -149,6 +154,8 @@ class Operator:
                     provider.SourceRef(namespace, name), version
                 ),
                 on_state=lambda: built.watches_changed(),
+                on_restart=lambda kind, reason: telemetry.WATCH_RESTARTS.labels(kind, reason).inc(),
+                silence=chosen.watch_silence,
             )
             stack.push_async_callback(watched.stop)
             sure_at = time.monotonic() + _LAG
@@ -173,13 +180,20 @@ class Operator:
                 time.monotonic() - began,
             )
             built.reports = reports
+            comparing = heartbeat.Heartbeat()
             self._engine, self._watches = built, watched
+            self._parts = {
+                "keeper": logins.heartbeat,
+                "engine": built.heartbeat,
+                "statuses": reports.heartbeat,
+                "comparison": comparing,
+            }
             kopf_stop = asyncio.Event()
             parts = [
                 _part("keeper", logins.run()),
                 _part("engine", built.run(guard)),
                 _part("statuses", reports.run(guard)),
-                _part("relist", self._relist(client, built)),
+                _part("comparison", self._compare(client, built, comparing)),
                 _part("kopf", self._kopf(built, access, kopf_stop, stop)),
             ]
             stopping = asyncio.create_task(stop.wait(), name="stop")
@@ -208,57 +222,84 @@ class Operator:
     ) -> None:
         """Get the first full listing of everything: before it nothing is decided."""
         await _patiently("the cache", logins.load)
-        found: list[resource.Resource] = []
         for plural in _KINDS:
-            found += await _patiently(plural, lambda plural=plural: _list(client, plural))  # type: ignore[misc]
-        for parsed in found:
-            built.upsert(parsed)
-        await watched.start(logins.secret_names() | {names.DEFAULT_SECRET_NAME})
-
-    async def _relist(self, client: api.Client, built: engine.Engine) -> None:
-        while True:
-            await asyncio.sleep(_RELIST)
-            known = set(built.resources)
-            try:
-                found = [parsed for plural in _KINDS for parsed in await _list(client, plural)]
-            except errors.ApiError as error:
-                _log.warning("Could not list our resources: %s", error)
-                continue
+            found = await _patiently(plural, lambda plural=plural: _list(client, plural))  # type: ignore[misc]
             for parsed in found:
                 built.upsert(parsed)
-            for uid in known - {parsed.uid for parsed in found}:
-                built.remove(uid)
+        await watched.start(logins.secret_names() | {names.DEFAULT_SECRET_NAME})
+
+    async def _compare(self, client: api.Client, built: engine.Engine, moving: heartbeat.Heartbeat) -> None:
+        """Make good what kopf has missed: a silent stream, and every deletion in a gap between its lists."""
+        while True:
+            moving.beat()
+            await asyncio.sleep(self._settings.watch_silence * _COMPARED)
+            for plural in _KINDS:
+                moving.beat()
+                try:
+                    missed = await _missed(client, plural, built)
+                except errors.ApiError as error:
+                    _log.warning("Could not compare our resources: %s", error)
+                    continue
+                if missed:
+                    _log.warning("Made good %d missed events of %s", missed, plural)
+                    telemetry.WATCH_RESTARTS.labels(plural, "missed").inc(missed)
 
     async def _kopf(
         self, built: engine.Engine, access: api.Login, kopf_stop: asyncio.Event, stop: asyncio.Event
     ) -> None:
-        ready = asyncio.Event()
-        own = asyncio.create_task(_own_signals(ready, stop), name="signals")
-        try:
-            await kopf.operator(
-                standalone=True,
-                clusterwide=True,
-                registry=handlers.registry(built, access),
-                settings=handlers.settings(),
-                stop_flag=kopf_stop,
-                ready_flag=ready,
-            )
-        finally:
-            own.cancel()
+        """Run kopf, and start it again where it ends by itself: it does at some answers that make no sense to it."""
+        pause = _AGAIN
+        while not kopf_stop.is_set():
+            began = time.monotonic()
+            ready = asyncio.Event()
+            own = asyncio.create_task(_own_signals(ready, stop), name="signals")
+            try:
+                await kopf.operator(
+                    standalone=True,
+                    clusterwide=True,
+                    registry=handlers.registry(built, access),
+                    settings=handlers.settings(self._settings.watch_silence),
+                    stop_flag=kopf_stop,
+                    ready_flag=ready,
+                )
+            except Exception as error:  # noqa: BLE001 - whatever it is, a new start lists everything anew
+                _log.warning("kopf ended (%s); starting it again", type(error).__name__)
+            else:
+                # In good order only by our flag, or by a signal that came before we had taken it back.
+                stop.set()
+                return
+            finally:
+                own.cancel()
+            for plural in _KINDS:
+                telemetry.WATCH_RESTARTS.labels(plural, "error").inc()
+            pause = _AGAIN if time.monotonic() - began > _AGAIN_CEILING else min(pause * 2, _AGAIN_CEILING)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(pause):
+                    await kopf_stop.wait()
 
     # Probes and gauges.
 
     def _alive(self) -> str:
+        """Say which part is stuck.
+
+        How slow the API server or a provider is does not matter here: to start again would make it worse.  An event
+        loop that does not turn answers no probe at all.
+        """
+        watched = {f"watch of {each.collection.title}": each.heartbeat for each in self._watches or ()}
+        for name, part in {**self._parts, **watched}.items():
+            found = part.stuck()
+            if found is not None:
+                what, still = found
+                return f"the {name} has not moved for {still:.0f} s{f' ({what})' if what else ''}"
         return ""
 
     def _ready(self) -> str:
+        """Say what the first pass waits for; a replica that stands by is ready to take over."""
         if not self._leading:
             return ""
         if self._engine is None:
             return "the first listing is under way"
-        if not self._passed:
-            self._passed = not any(self._engine.awaited(uid) for uid in self._engine.resources)
-        return "" if self._passed else "the first pass is under way"
+        return "" if self._engine.passed else "the first pass is under way"
 
     def _collect(self) -> None:
         if self._engine is None or self._watches is None:
@@ -329,12 +370,46 @@ async def _patiently(what: str, action: Callable[[], Coroutine[Any, Any, Any]]) 
 
 
 async def _list(client: api.Client, plural: str) -> list[resource.Resource]:
-    kind = {names.CLUSTER_PLURAL: names.CLUSTER_KIND, names.NAMESPACED_PLURAL: names.NAMESPACED_KIND}[plural]
+    kind = _kind(plural)
     found: list[resource.Resource] = []
     async for items, _ in client.pages(f"/apis/{names.API_VERSION}/{plural}"):
         # The items of a list carry no kind of their own.
         found += [resource.parse({**body, "kind": kind}) for body in items]
     return found
+
+
+def _kind(plural: str) -> str:
+    return {names.CLUSTER_PLURAL: names.CLUSTER_KIND, names.NAMESPACED_PLURAL: names.NAMESPACED_KIND}[plural]
+
+
+async def _missed(client: api.Client, plural: str, built: engine.Engine) -> int:
+    """Compare one of our kinds with what the engine knows of it, put that right, and return how much was missed.
+
+    Only metadata is listed: thousands of tenants have a resource each.
+    """
+    path, kind = f"/apis/{names.API_VERSION}/{plural}", _kind(plural)
+    listed: dict[str, tuple[str, str, str]] = {}
+    version = ""
+    async for items, page_version in client.pages(path, metadata=True):
+        version = version or page_version
+        for body in items:
+            meta = body["metadata"]
+            listed[meta["uid"]] = (meta.get("namespace", ""), meta["name"], meta["resourceVersion"])
+    # What has only just happened is on its way.
+    await asyncio.sleep(_LATE)
+    missed = 0
+    for uid, (namespace, name, at) in listed.items():
+        if not built.lacks(uid, at):
+            continue
+        where = f"namespaces/{namespace}/" if namespace else ""
+        with contextlib.suppress(errors.NotFound):
+            body = await client.get(f"/apis/{names.API_VERSION}/{where}{plural}/{name}")
+            missed += built.upsert(resource.parse({**body, "kind": kind}))
+    for uid, known in list(built.resources.items()):
+        if known.kind == kind and uid not in listed and views.newer(version, known.version):
+            built.remove(uid)
+            missed += 1
+    return missed
 
 
 async def _prove(entry: asks.Entry, login: dockerconfig.Login) -> verification.Verdict:

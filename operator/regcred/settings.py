@@ -35,6 +35,7 @@ class Settings:
         listen: address of probes and metrics.
         port: of probes and metrics; 0 for any free one.
         concurrency: requests to the API server at once.
+        watch_silence: seconds without an event after which a watch counts as dead.
         log_level: DEBUG, INFO, WARNING or ERROR.
         log_format: json or text.
     """
@@ -53,5 +54,6 @@ class Settings:
     listen: str = "0.0.0.0"  # noqa: S104 - the kubelet and Prometheus come from outside
     port: int = 8080
     concurrency: int = 32
+    watch_silence: float = 85.0
     log_level: str = "INFO"
     log_format: str = "json"

@@ -13,7 +13,7 @@ from regcred import reporting
 from regcred.api import names
 from regcred.api import resource as api_resource
 from regcred.cluster import client as api
-from regcred.cluster import errors, events, lease
+from regcred.cluster import errors, events, heartbeat, lease
 
 _log = logging.getLogger(__name__)
 
@@ -46,6 +46,7 @@ class StatusWriter:
         self._written: dict[str, Mapping[str, Any]] = {}
         self._held_since: dict[str, float] = {}
         self._wake = asyncio.Event()
+        self.heartbeat = heartbeat.Heartbeat()
 
     def changed(self, uid: str) -> None:
         """Ask for the status of a resource to be looked at again."""
@@ -65,6 +66,7 @@ class StatusWriter:
             for uid in [uid for uid, due in self._due.items() if due <= now]:
                 if self._due.pop(uid, None) is None:
                     continue  # removed while another was written
+                self.heartbeat.beat()
                 try:
                     await self._look(uid, guard)
                 except lease.LeaseLost:
@@ -72,6 +74,7 @@ class StatusWriter:
                 except Exception:  # noqa: BLE001 - logged, and tried again
                     _log.exception("Could not report on the resource %s", uid)
                     self._due[uid] = time.monotonic() + _HOLD
+            self.heartbeat.rest()
             self._wake.clear()
             pause = min((due - time.monotonic() for due in self._due.values()), default=None)
             try:

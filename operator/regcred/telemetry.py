@@ -42,6 +42,13 @@ QUEUE_DEPTH = prometheus_client.Gauge("regcred_queue_depth", "Namespaces that wa
 WATCH_AGE = prometheus_client.Gauge(
     "regcred_watch_last_event_age_seconds", "Seconds since the quietest watch was heard of.", registry=REGISTRY
 )
+WATCH_RESTARTS = prometheus_client.Counter(
+    "regcred_watch_restarts",
+    "Collections listed anew, because their watch was silent, its version had expired, it failed, or it had missed "
+    "something.",
+    ["resource", "reason"],
+    registry=REGISTRY,
+)
 EXPIRY = prometheus_client.Gauge(
     "regcred_credential_expiration_timestamp_seconds",
     "When the login of a registry ends, as Unix time.",

@@ -104,6 +104,23 @@ class TestReal:
         found = await posted(client, namespace, "quay")
         assert {event["message"] for event in found} == {f"number {number}" for number in range(50)}
 
+    async def test_in_a_namespace_that_ends(
+        self, client: api.Client, namespace: str, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        """An event about what ends with its namespace is dropped without a word."""
+        held = {"metadata": {"name": "held", "finalizers": ["test.regcred.io/held"]}}
+        await client.request("POST", f"/api/v1/namespaces/{namespace}/configmaps", body=held)
+        await client.request("DELETE", f"/api/v1/namespaces/{namespace}")
+        recorder = events.Recorder(client, "pod-1")
+        subject = events.Subject(names.NAMESPACED_KIND, namespace, "quay", "uid-1", "5")
+        recorder.post(subject, events.Event(False, "Ready", "it works"))
+        await recorder.drain()
+        assert caplog.messages == []
+        freed = {"metadata": {"finalizers": None}}
+        await client.request(
+            "PATCH", f"/api/v1/namespaces/{namespace}/configmaps/held", body=freed, content_type=api.MERGE
+        )
+
     async def test_without_the_right(
         self, control_plane: Cluster, namespace: str, caplog: pytest.LogCaptureFixture
     ) -> None:

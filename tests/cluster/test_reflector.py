@@ -76,8 +76,15 @@ class Running:
         self.store = Recorder()
         self.states: list[str] = []
         self.pauses: list[float] = []
+        self.restarts: list[str] = []
         self.reflector = reflector.Reflector(
-            client, collection, self.store, on_state=self._state, sleep=self._sleep, **more
+            client,
+            collection,
+            self.store,
+            on_state=self._state,
+            on_restart=self.restarts.append,
+            sleep=self._sleep,
+            **more,
         )
 
     def _state(self, about: reflector.Reflector) -> None:
@@ -333,19 +340,31 @@ class TestStreams:
     """Streams, as they go wrong."""
 
     async def test_silent_ones(self, fake: tuple[FakeApi, Running]) -> None:
-        """A stream that is half open is left, and the next one begins where it stopped: nothing is missed."""
+        """A stream that is half open is left and everything listed anew, counted, and what happened in the gap is there."""
         server, running = fake
         server.then(
             says(listing(secret("a", 1), version=100)),
             streams(event("ADDED", secret("b", 105)), hang=True),
-            streams(event("ADDED", secret("c", 107)), hang=True),
+            says(listing(secret("b", 105), secret("c", 107), version=110)),
+            streams(hang=True),
         )
         async with running.working():
-            await running.holds("a", "b", "c")
-        watches = [path for _, path, _ in server.requests if "watch" in path]
-        assert "resourceVersion=100" in watches[0]
-        assert "resourceVersion=105" in watches[1]
-        assert sum("limit" in path for _, path, _ in server.requests) == 1
+            await running.holds("b", "c")
+            assert running.restarts == ["silent"]
+
+    async def test_dripping_ones(self, fake: tuple[FakeApi, Running]) -> None:
+        """A stream whose bytes never make an event is as silent as one without bytes."""
+        server, running = fake
+        drip: list[bytes | float] = [part for _ in range(40) for part in (b" ", 0.05)]
+        server.then(
+            says(listing(version=100)),
+            streams(*drip, hang=True),
+            says(listing(secret("a", 107))),
+            streams(hang=True),
+        )
+        async with running.working():
+            await running.holds("a")
+            assert running.restarts == ["silent"]
 
     async def test_cut_ones(self, fake: tuple[FakeApi, Running]) -> None:
         """A stream that is cut in the middle of an event is taken up after the last whole one."""

@@ -108,6 +108,7 @@ def observed(
     *what: views.SecretView | views.AccountView,
     departed: Iterable[views.SecretView] = (),
     contended: Iterable[tuple[str, str]] = (),
+    taken: Iterable[tuple[str, str]] = (),
     terminating: bool = False,
 ) -> planning.Observed:
     """Return the namespace with these Secrets and accounts in it."""
@@ -117,6 +118,7 @@ def observed(
         departed={view.name: view for view in departed},
         accounts=[view for view in what if isinstance(view, views.AccountView)],
         contended=frozenset(contended),
+        taken=frozenset(taken),
     )
 
 

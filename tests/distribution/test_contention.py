@@ -5,7 +5,9 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from regcred.distribution.contention import FLIPS, TRUCE, WINDOW, Contention
+from regcred.distribution import model
+from regcred.distribution.contention import FLIPS, SECRET_TRUCE, TRUCE, WINDOW, Contention, Repairs
+from tests.distribution import distribution_support as support
 
 PAIR = ("uid-default", "regcred")
 
@@ -63,10 +65,71 @@ def test_our_own_removal_is_no_fight():
     """What we take out ourselves is forgotten."""
     contention = Contention()
     end = fight(contention)
-    contention.removed(*PAIR)
+    contention.removed(*PAIR, end)
     assert not contention.contended(*PAIR, end)
     contention.added(*PAIR, end)
     assert not contention.contended(*PAIR, end)
+
+
+def test_what_we_took_out_is_remembered_for_a_while():
+    """An entry that we removed and that stands there again is known for ten minutes to be wanted by somebody."""
+    contention = Contention()
+    contention.removed(*PAIR, 0.0)
+    assert contention.taken(*PAIR, WINDOW)
+    assert not contention.taken(*PAIR, WINDOW + 1)
+    assert not contention.taken("uid-other", PAIR[1], 0.0)
+    contention.added("uid-other", PAIR[1], WINDOW + 1)
+    assert len(contention) == 1
+
+
+def repair(repairs, what, now):
+    """Plan the Secret of one resource that somebody has deleted, carry the plan out, and return it."""
+    seen = support.observed(support.account())
+    made = repairs.spare(support.plan(seen, support.desired(what)), support.NAMESPACE, "uid-namespace", now)
+    for write in made.writes:
+        repairs.wrote(write, "uid-namespace", now)
+    return made
+
+
+def test_a_secret_that_a_rival_keeps_deleting():
+    """The same Secret is made again three times in ten minutes, then once in five, and the outcome says why."""
+    repairs, what = Repairs(), support.contribution()
+    done = [support.actions(repair(repairs, what, now)) for now in range(0, 2400, 10)]
+    written = [now * 10 for now, actions in enumerate(done) if actions]
+    assert written[: FLIPS + 1] == [0, 10, 20, 30]
+    pauses = [after - before for before, after in zip(written[FLIPS:], written[FLIPS + 1 :], strict=False)]
+    assert pauses
+    assert min(pauses) >= SECRET_TRUCE
+    kept = repair(repairs, what, 2400.0)
+    assert kept.idle
+    assert (kept.outcomes[what.uid].state, kept.outcomes[what.uid].reason) == (model.State.FAILED, "Contended")
+
+
+def test_a_renewed_login_is_no_repair():
+    """Other content is always written, even amid a truce; and so is a Secret that we have deleted ourselves."""
+    repairs = Repairs()
+    for now in range(20):
+        assert repair(repairs, support.contribution(logins={support.QUAY: f"pw-{now}"}), now).writes
+    what = support.contribution()
+    for now in range(20, 40):
+        assert repair(repairs, what, now).writes
+        repairs.deleted(support.stands(what))
+    for now in range(40, 50):
+        repair(repairs, what, now)
+    assert not repair(repairs, what, 50).writes
+    assert repair(repairs, support.contribution(logins={support.QUAY: "renewed"}), 51).writes
+
+
+def test_a_namespace_born_again_is_no_repair():
+    """The Secret of a namespace that was deleted and made again under its name is written at once, every time."""
+    repairs, what = Repairs(), support.contribution()
+    for number in range(20):
+        made = support.plan(support.observed(support.account()), support.desired(what))
+        made = repairs.spare(made, support.NAMESPACE, f"uid-{number}", number)
+        assert made.writes
+        assert not repairs.wrote(made.writes[0], f"uid-{number}", number)
+        repairs.spare(model.Plan(), support.NAMESPACE, "", number)
+        assert len(repairs) == 0
 
 
 def test_pairs_apart():

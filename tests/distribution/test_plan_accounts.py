@@ -122,6 +122,12 @@ def test_secret_that_has_just_gone(ours):
     assert actions(plan(seen, desired())) == (["detach default regcred"] if ours else [])
 
 
+def test_entry_that_somebody_has_written_down():
+    """An entry that stands again after we took it out is left: who writes it down in Git would put it back for ever."""
+    seen = observed(account("default", NAME), departed=[stands(A)], taken=[("uid-default", NAME)])
+    assert plan(seen, desired()).idle
+
+
 def test_secret_that_was_replaced():
     """A foreign Secret that has taken the place of ours keeps the entry: pods pull with it now."""
     seen = observed(foreign(), account("default", NAME, managed=True), departed=[stands(A)])

@@ -28,6 +28,7 @@ class Resource:
         name: of the object.
         namespace: of the object; "" for the cluster kind.
         uid: of the object.
+        version: resource version of this state.
         generation: of the spec; 0 where it is unknown.
         creation_timestamp: aware, UTC.
         deleting: whether the object is being deleted.
@@ -48,6 +49,7 @@ class Resource:
     spec: spec.Core | None
     problems: tuple[problems.Problem, ...]
     status: Mapping[str, Any] = dataclasses.field(default_factory=dict, repr=False)
+    version: str = ""
 
     @property
     def cluster(self) -> bool:
@@ -98,6 +100,7 @@ def parse(body: Any) -> Resource:
         spec=parsed,
         problems=wrong,
         status=_mapping(document.get("status")),
+        version=_text(metadata.get("resourceVersion")),
     )
 
 

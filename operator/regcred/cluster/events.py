@@ -103,6 +103,8 @@ class Recorder:
         except errors.Conflict:
             pass  # a lost answer made us send it twice
         except errors.ApiError as error:
+            if isinstance(error, errors.Forbidden) and error.terminating:
+                return  # its namespace is on its way out, and the event would go with it
             _log.warning("Could not post the event %s: %s", event.reason, error)
 
 

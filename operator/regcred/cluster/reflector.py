@@ -17,10 +17,13 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Mappi
 from typing import Any, Protocol
 
 from regcred.cluster import client as api
-from regcred.cluster import errors
+from regcred.cluster import errors, heartbeat
 
 _log = logging.getLogger(__name__)
 
+#: Seconds without an event after which a watch counts as dead.  Bookmarks come once in a minute, or in a minute and a
+#: quarter.  Source: kubernetes `storage/cacher`.
+SILENCE = 85.0
 #: A full list now and then, whatever the watch says: the last line of defence against a missed event.
 _RELIST_EVERY = 3 * 3600.0
 #: The longest pause between attempts, and where RBAC or a missing kind is in the way, in seconds.
@@ -83,8 +86,9 @@ class Reflector:
         collection: what to reflect.
         store: where to.
         on_state: called whenever `synced` or `error` changes.
+        on_restart: called with `silent`, `expired` or `error` before a list has to begin again.
         sleep: waits between attempts.
-        silence: seconds without a byte after which a watch counts as dead.
+        silence: seconds without an event after which a watch counts as dead.
     """
 
     def __init__(
@@ -94,17 +98,20 @@ class Reflector:
         store: Store,
         *,
         on_state: Callable[[Reflector], None] | None = None,
+        on_restart: Callable[[str], None] | None = None,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
-        silence: float = 90.0,
+        silence: float = SILENCE,
     ) -> None:
         self.collection = collection
         self.synced = asyncio.Event()
         self.error: errors.ApiError | None = None
         self.heard_at = time.monotonic()
         self.restarts = 0
+        self.heartbeat = heartbeat.Heartbeat()
         self._client = client
         self._store = store
         self._on_state = on_state or (lambda _: None)
+        self._on_restart = on_restart or (lambda _: None)
         self._sleep = sleep
         self._silence = silence
 
@@ -114,14 +121,21 @@ class Reflector:
         cached = self.collection.cached
         while True:
             began = time.monotonic()
+            self.heartbeat.beat()
             try:
                 version = await self._list(cached=cached)
                 cached = self.collection.cached
                 failures = 0
                 await self._follow(version)
+            except TimeoutError:
+                # Bookmarks should have come: nothing that this connection has said or not said is trusted any more.
+                _log.warning("Relisting %s: its watch was silent for %.0f s", self.collection.title, self._silence)
+                self._on_restart("silent")
+                cached = False
             except errors.Gone:
                 # A cache from which one cannot watch on would hand out the same again.
                 cached = False
+                self._on_restart("expired")
                 _log.info("Relisting %s: the resource version expired", self.collection.title)
                 # A server that calls its newest version expired, or whose pages expire as we read, is not hammered.
                 expired = expired + 1 if time.monotonic() - began < _BRIEF else 0
@@ -129,6 +143,7 @@ class Reflector:
                     await self._sleep(_pause(expired, _CEILING))
             except errors.ApiError as error:
                 failures += 1
+                self._on_restart("error")
                 self._failed(error, failures)
                 # RBAC may be granted any moment: asked for less often than a server that is only slow.
                 patient = isinstance(error, errors.Forbidden | errors.NotFound)
@@ -163,6 +178,7 @@ class Reflector:
                 # Of several pages the first one says from where to watch: all of them are of that version, but the
                 # pages of a server that has lost it are not.
                 self.heard_at, version = time.monotonic(), version or page_version
+                self.heartbeat.beat()
                 for body in items:
                     meta = body["metadata"]
                     seen.append((meta.get("namespace", ""), meta["name"]))
@@ -184,10 +200,17 @@ class Reflector:
         failures = 0
         while time.monotonic() < until:
             began = time.monotonic()
+            self.heartbeat.beat()
             try:
-                async with contextlib.aclosing(self._watch(version)) as stream:
+                async with (
+                    # Of whole events, not of bytes: a stream that drips is dead, too.
+                    asyncio.timeout(self._silence) as silence,
+                    contextlib.aclosing(self._watch(version)) as stream,
+                ):
                     async for event in stream:
                         self.heard_at = time.monotonic()
+                        self.heartbeat.beat()
+                        silence.reschedule(asyncio.get_running_loop().time() + self._silence)
                         failures = 0
                         version = event.object["metadata"]["resourceVersion"]
                         if event.type in ("ADDED", "MODIFIED"):
@@ -218,7 +241,8 @@ class Reflector:
             params=self.collection.params,
             metadata=self.collection.metadata,
             lifetime=random.uniform(240, 360),
-            silence=self._silence,
+            # Should nothing come at all, not even a head: the reflector's own limit is the shorter one.
+            silence=self._silence * 1.25,
         )
 
 

@@ -86,6 +86,8 @@ class Watches:
         namespace: the operator's own; its Secrets are watched as a whole.
         on_source: told about changed sources.
         on_state: told when a watch of Secrets of our names is listed, or refused.
+        on_restart: told what kind of collection is listed anew, and why.
+        silence: seconds without an event after which a watch counts as dead.
     """
 
     def __init__(
@@ -96,12 +98,16 @@ class Watches:
         *,
         on_source: OnSource,
         on_state: Callable[[], None],
+        on_restart: Callable[[str, str], None] = lambda _kind, _reason: None,
+        silence: float = reflector.SILENCE,
     ) -> None:
         self._client = client
         self._seen = seen
         self._namespace = namespace
         self._on_source = on_source
         self._on_state = on_state
+        self._on_restart = on_restart
+        self._silence = silence
         self._reflectors: dict[tuple[str, ...], reflector.Reflector] = {}
         self._tasks: dict[tuple[str, ...], asyncio.Task[None]] = {}
         self._ending: set[asyncio.Task[None]] = set()
@@ -215,7 +221,14 @@ class Watches:
             if key[0] == "secrets" and key in self._reflectors:
                 self._on_state()
 
-        watched = reflector.Reflector(self._client, collection, store, on_state=moved)
+        watched = reflector.Reflector(
+            self._client,
+            collection,
+            store,
+            on_state=moved,
+            on_restart=lambda reason: self._on_restart(key[0], reason),
+            silence=self._silence,
+        )
         task = asyncio.create_task(watched.run(), name=f"reflector {collection.title}")
         task.add_done_callback(self._ended)
         self._reflectors[key] = watched

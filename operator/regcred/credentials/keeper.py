@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from regcred import dockerconfig
 from regcred.api import resource as api_resource
-from regcred.cluster import errors
+from regcred.cluster import errors, heartbeat
 from regcred.credentials import asks, deliveries, lanes, proofs, provider, schedule
 from regcred.credentials.cache import Cache, Record
 from regcred.credentials.fetches import Clock, Fetch, SystemClock, Versions, companions
@@ -59,6 +59,7 @@ class Keeper:
         self._places = lanes.Lanes()
         self._proofs = proofs.Proofs(verify, self._places)
         self._wake = asyncio.Event()
+        self.heartbeat = heartbeat.Heartbeat()
         self._deliveries = deliveries.Deliveries(cache, publish, self._clock, self._wake)
         self._records: dict[str, Record] = {}
         self._holdings: dict[str, Holding] = {}
@@ -191,6 +192,7 @@ class Keeper:
         """Fetch what is due, for ever; ends only by cancellation."""
         try:
             while True:
+                self.heartbeat.beat()
                 self._wake.clear()
                 self._start_due()
                 self._deliveries.flush(self._awaits())

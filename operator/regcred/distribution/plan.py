@@ -27,6 +27,7 @@ class Observed:
         departed: our Secrets that stood a moment ago, by name.
         accounts: every service account.
         contended: (UID of an account, name of a Secret) that a rival keeps removing.
+        taken: (UID of an account, name of a Secret) that we took out lately.
     """
 
     namespace: views.NamespaceView | None
@@ -34,6 +35,7 @@ class Observed:
     departed: Mapping[str, views.SecretView]
     accounts: Sequence[views.AccountView]
     contended: frozenset[tuple[str, str]] = frozenset()
+    taken: frozenset[tuple[str, str]] = frozenset()
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -211,7 +213,9 @@ class _Part:
             # The Secret stays, so the entry may be somebody's own wish: only one that we wrote is removed.
             return self.secret.ours and account.managed
         departed = self.observed.departed.get(self.name)
-        return account.managed or (departed is not None and departed.ours)
+        # Once: where it stands there again, somebody has it written down, and a dangling name harms no pod.
+        again = (account.uid, self.name) in self.observed.taken
+        return account.managed or (departed is not None and departed.ours and not again)
 
     @functools.cached_property
     def left(self) -> int:

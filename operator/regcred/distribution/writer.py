@@ -63,15 +63,23 @@ class Writer:
         self._doubts = doubts
         self._bodies = _Bodies()
 
-    async def execute(self, plan: model.Plan) -> Result:
-        """Carry out `plan`, one action after the other; a failure holds back only what depends on it."""
+    async def execute(self, plan: model.Plan, moved: Callable[[], None] = lambda: None) -> Result:
+        """Carry out `plan`, one action after the other; a failure holds back only what depends on it.
+
+        Args:
+            plan: what to do.
+            moved: called after each action, however it ended.
+        """
         run = _Run(self._client, self._seen, self._doubts, self._bodies)
         for write in plan.writes:
             await run.write_secret(write)
+            moved()
         for edit in plan.edits:
             await run.edit_account(edit)
+            moved()
         for deletion in plan.deletions:
             await run.delete_secret(deletion)
+            moved()
         return run.result()
 
 
