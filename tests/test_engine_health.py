@@ -31,6 +31,9 @@ class Logins:
     def logins(self, uid: str) -> dict[str, Any]:
         return {}
 
+    def expecting(self, uids: Any) -> bool:
+        return False
+
     def secret_names(self) -> frozenset[str]:
         return frozenset({names.DEFAULT_SECRET_NAME})
 
