@@ -7,6 +7,7 @@ observed then.  Each namespace fails, waits and recovers on its own.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import datetime
 import logging
 import random
@@ -29,6 +30,8 @@ _MEMORY = 600.0
 _TRIES = 5
 #: Seconds that namespaces wait for the first logins of other resources at the most: a Secret is written once for many.
 _GATHER = 0.5
+#: Seconds until the deletion of records that failed is tried again.
+_TIDY_AGAIN = 30.0
 
 
 class Watches(Protocol):
@@ -479,7 +482,11 @@ class Engine:
     async def _tidy(self) -> None:
         """Delete the records of resources of which nothing is left, whenever there is nothing else to do."""
         while True:
-            await self.queue.changed()
+            # Where the last try has left some, nothing else may ever happen that would bring us back.
+            left = self._logins.gone() - set(self.resources)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(_TIDY_AGAIN if left else None):
+                    await self.queue.changed()
             if self.queue.busy or self.queue.retrying:
                 continue
             wanted = self._logins.secret_names()

@@ -235,6 +235,20 @@ def test_close(loop):
     assert queue.depth == 0
 
 
+async def test_work_that_was_done_while_nobody_waited_is_told():
+    """Whoever was busy when the last work was done hears of it when he waits again, and only once."""
+    queue = workqueue.WorkQueue()
+    queue.add("a")
+    (name,) = await take(queue, 1)
+    queue.done(name)
+    async with asyncio.timeout(10):
+        await queue.changed()
+    again = asyncio.ensure_future(queue.changed())
+    await asyncio.sleep(0)
+    assert not again.done()
+    again.cancel()
+
+
 async def test_changed():
     """Whoever waits for work to be done is woken when some is."""
     queue = workqueue.WorkQueue()

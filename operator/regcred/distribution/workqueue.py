@@ -133,9 +133,9 @@ class WorkQueue:
         self.add(name)
 
     async def changed(self) -> None:
-        """Wait until some work is done."""
-        self._changed.clear()
+        """Wait until some work is done, or was done since the last time."""
         await self._changed.wait()
+        self._changed.clear()
 
     def close(self) -> None:
         """Cancel every retry and appointment."""
