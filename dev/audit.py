@@ -8,12 +8,20 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+#: What a token that is bound to a pod says besides its account.
+POD = "authentication.kubernetes.io/pod-name"
 WRITES = frozenset({"create", "update", "patch", "delete", "deletecollection"})
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Request:
-    """One answered request."""
+    """One answered request.
+
+    Attributes:
+        at: when it was answered, RFC 3339 with microseconds.
+        began: when it arrived.
+        pod: that the user's token is bound to, or "".
+    """
 
     user: str
     verb: str
@@ -24,6 +32,8 @@ class Request:
     name: str
     code: int
     at: str
+    began: str = ""
+    pod: str = ""
 
     @property
     def is_write(self) -> bool:
@@ -64,6 +74,8 @@ class AuditLog:
                     name=target.get("name", ""),
                     code=(document.get("responseStatus") or {}).get("code", 0),
                     at=document["stageTimestamp"],
+                    began=document["requestReceivedTimestamp"],
+                    pod=((document["user"].get("extra") or {}).get(POD) or [""])[0],
                 )
 
     def writes(self, user: str) -> list[Request]:

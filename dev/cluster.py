@@ -77,11 +77,18 @@ class Cluster:
         """`kubectl apply` these objects."""
         await self.kubectl("apply", "-f", "-", input=yaml.safe_dump_all(objects))
 
-    async def kubeconfig_for_service_account(self, namespace: str, name: str, *, seconds: int = 86400) -> Path:
-        """A kubeconfig that logs in as this service account, by a token of the TokenRequest API."""
-        duration = f"--duration={seconds}s"
-        token = await self.kubectl("create", "token", name, f"--namespace={namespace}", duration)
-        path = self.folder / f"kubeconfig-{namespace}-{name}"
+    async def kubeconfig_for_service_account(
+        self, namespace: str, name: str, *, seconds: int = 86400, pod: str = ""
+    ) -> Path:
+        """A kubeconfig that logs in as this service account, by a token of the TokenRequest API.
+
+        Where `pod` names a pod of the account, the token is bound to it, and the audit log tells the pod's name.
+        """
+        words = ["create", "token", name, f"--namespace={namespace}", f"--duration={seconds}s"]
+        if pod:
+            words += ["--bound-object-kind=Pod", f"--bound-object-name={pod}"]
+        token = await self.kubectl(*words)
+        path = self.folder / "-".join(filter(None, ("kubeconfig", namespace, name, pod)))
         authority = self.ca_file.read_text() if self.ca_file else None
         write_kubeconfig(path, self.url, authority, {"token": token.strip()}, namespace)
         return path

@@ -71,6 +71,7 @@ class OperatorProcess:
         flags: further flags of `regcred run`.
         environment: further environment variables.
         identity: name of the replica.
+        pod: name of a pod of the operator's account, for the audit log to tell replicas apart.
         program: what runs it, in place of this Python's `-m regcred`.
     """
 
@@ -81,6 +82,7 @@ class OperatorProcess:
         *flags: str,
         environment: Mapping[str, str] | None = None,
         identity: str = "replica-a",
+        pod: str = "",
         program: tuple[str, ...] = (sys.executable, "-m", "regcred"),
     ) -> None:
         self.cluster = cluster
@@ -88,6 +90,7 @@ class OperatorProcess:
         self.flags = flags
         self.environment = dict(environment or {})
         self.identity = identity
+        self.pod = pod
         self.program = program
         self._child: Child | None = None
         self._offset = 0
@@ -105,7 +108,7 @@ class OperatorProcess:
 
     async def start(self, *, ready: bool = True) -> None:
         """Start it, and wait until its first pass is done."""
-        kubeconfig = await self.cluster.kubeconfig_for_service_account(NAMESPACE, ACCOUNT)
+        kubeconfig = await self.cluster.kubeconfig_for_service_account(NAMESPACE, ACCOUNT, pod=self.pod)
         self._offset = self.log.stat().st_size if self.log.exists() else 0
         self._child = await Child.start(
             "regcred",

@@ -98,6 +98,7 @@ class Aws:
         life: seconds that a registry login lives.
         password: what a login's password is; "" for one that tells account and serial number.
         calls: what was asked so far.
+        ends: password of each registry login handed out, to its end in seconds of the epoch.
     """
 
     url: str
@@ -109,6 +110,7 @@ class Aws:
     life: float = _DAY / 2
     password: str = field(default="", repr=False)
     calls: list[Call] = field(default_factory=list)
+    ends: dict[str, float] = field(default_factory=dict, repr=False)
     _known: dict[str, Keys] = field(default_factory=dict, repr=False)
     _expired: set[str] = field(default_factory=set, repr=False)
     _faults: dict[str, collections.deque[Fault]] = field(default_factory=dict)
@@ -245,6 +247,7 @@ class Aws:
         """A login of its own for each call, so that a renewal can be told from what it renews."""
         password = self.password or f"{account}-login-{len(self.calls)}-{secrets.token_hex(4)}"
         ends = dt.datetime.now(dt.UTC).timestamp() + self.life
+        self.ends[password] = ends
         return {
             "authorizationToken": base64.b64encode(f"AWS:{password}".encode()).decode(),
             "expiresAt": round(ends, 3),

@@ -57,6 +57,13 @@ def metrics() -> str:
     rows = []
     for collector in dict.fromkeys(telemetry.REGISTRY._collector_to_names):  # noqa: SLF001 - nothing public tells labels
         family: Any = collector
+        if not hasattr(family, "_labelnames"):  # the process's, which are no metric but make some
+            made = family.collect()
+            rows += [
+                (f"`{row.name}{'_total' if row.type == 'counter' else ''}`", row.type, "none", row.documentation)
+                for row in made
+            ]
+            continue
         (described,) = list(family.describe())
         suffix = {"counter": "_total", "info": "_info"}.get(described.type, "")
         labels = ", ".join(f"`{name}`" for name in family._labelnames) or "none"  # noqa: SLF001

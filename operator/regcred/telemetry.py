@@ -5,6 +5,7 @@ A replica that waits for the Lease is alive and ready too, so this is a small se
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Awaitable, Callable
 
@@ -55,6 +56,9 @@ EXPIRY = prometheus_client.Gauge(
     ["kind", "namespace", "name", "server"],
     registry=REGISTRY,
 )
+TASKS = prometheus_client.Gauge("regcred_asyncio_tasks", "Tasks of the event loop.", registry=REGISTRY)
+# Memory, file descriptors and processor time, by the names that every dashboard knows.
+prometheus_client.ProcessCollector(registry=REGISTRY)
 
 #: Says what is wrong, or "" where nothing is.
 Probe = Callable[[], str]
@@ -100,5 +104,6 @@ class Server:
 
     async def _metrics(self, _: web.Request) -> web.Response:
         self._collect()
+        TASKS.set(len(asyncio.all_tasks()))
         body = prometheus_client.generate_latest(REGISTRY)
         return web.Response(body=body, headers={"Content-Type": prometheus_client.CONTENT_TYPE_LATEST})
