@@ -1,0 +1,1 @@
+"""Faults on purpose, on the real control plane, with figures."""

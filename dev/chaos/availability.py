@@ -1,0 +1,314 @@
+"""Two replicas of which one leads: what becomes of the service, and of the API server, when the leader fails.
+
+Each experiment lets namespaces be born all the while, so that the leader always has something in hand, fails it in one
+way, and then asks the audit log: when did the other replica lead, and has anything been written by the first since?
+
+    python -m dev.chaos.availability
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import dataclasses
+import datetime
+import os
+import signal
+import sys
+import time
+import uuid
+from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
+
+from dev.audit import AuditLog, Request
+from dev.cluster import Cluster
+from dev.controlplane import start_control_plane
+from dev.faults import FaultProxy, fault_proxy
+from dev.operator_process import NAMESPACE, OperatorProcess, install
+from dev.processes import tail
+from dev.replicas import OPERATOR_USER, double_writes, make_pods, replica
+from dev.scratch import scratch_folder
+from dev.waiting import eventually
+from regcred.cluster import client as api
+from regcred.cluster import errors
+
+#: Seconds between two births.
+_PULSE = 0.1
+#: Seconds that the old leader has to end after what failed it is over.
+_TO_END = 60.0
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Handover:
+    """What came of one failure of a leader.
+
+    Attributes:
+        seconds: from the failure until the other replica had the Lease.
+        served: seconds from the failure until the first namespace was served that was born after it.
+        exit_code: of the old leader; negative where a signal ended it.
+        double: writes by the old leader after the other one led.
+        writes: of both, in all, that were looked at.
+    """
+
+    seconds: float
+    served: float
+    exit_code: int
+    double: int
+    writes: int
+
+
+@dataclasses.dataclass
+class Pair:
+    """Two replicas, each with its own way to the API server.
+
+    Attributes:
+        cluster: of both.
+        client: an administrator's.
+        replicas: both processes.
+        ways: the proxy before the API server of each.
+        id: names of this pair's objects begin with it.
+    """
+
+    cluster: Cluster
+    client: api.Client
+    replicas: tuple[OperatorProcess, OperatorProcess]
+    ways: tuple[FaultProxy, FaultProxy]
+    id: str
+    leader: int = 0
+    _born: int = 0
+
+    @property
+    def old(self) -> OperatorProcess:
+        """The one that leads when an experiment begins."""
+        return self.replicas[self.leader]
+
+    @property
+    def way(self) -> FaultProxy:
+        """Its way to the API server."""
+        return self.ways[self.leader]
+
+    async def begin(self) -> None:
+        """Let both run and one of them lead."""
+        for each in self.replicas:
+            if not each.running:
+                await each.start()
+
+        async def one_leads() -> bool:
+            for number, each in enumerate(self.replicas):
+                if "regcred_leader 1.0" in await each.metrics():
+                    self.leader = number
+                    return await each.ready()
+            return False
+
+        await eventually(one_leads, f"a leader\n{tail(self.replicas[0].log)}", seconds=90)
+
+    async def born(self) -> str:
+        """Create a namespace that wants a Secret."""
+        self._born += 1
+        name = f"{self.id}-{self._born}"
+        await self.client.request(
+            "POST", "/api/v1/namespaces", body={"metadata": {"name": name, "labels": {"pair": self.id}}}
+        )
+        return name
+
+    async def served(self, name: str) -> bool:
+        """Whether a namespace has its Secret."""
+        try:
+            await self.client.get(f"/api/v1/namespaces/{name}/secrets/regcred")
+        except errors.ApiError:
+            return False
+        return True
+
+    @contextlib.asynccontextmanager
+    async def births(self) -> AsyncIterator[None]:
+        """Let namespaces be born within a block."""
+
+        async def go_on() -> None:
+            while True:
+                with contextlib.suppress(errors.ApiError):
+                    await self.born()
+                await asyncio.sleep(_PULSE)
+
+        task = asyncio.create_task(go_on())
+        try:
+            yield
+        finally:
+            task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await task
+
+    async def clean(self) -> None:
+        """Delete what was born."""
+        await self.client.close()
+        await self.cluster.kubectl("delete", "crcred", self.id, "--ignore-not-found", "--wait=false")
+        await self.cluster.kubectl("delete", "secret", "-n", NAMESPACE, f"{self.id}-login", "--ignore-not-found")
+        await self.cluster.kubectl("delete", "namespace", "-l", f"pair={self.id}", "--wait=false")
+
+
+@contextlib.asynccontextmanager
+async def pair(cluster: Cluster, folder: Path, *flags: str) -> AsyncIterator[Pair]:
+    """Two replicas on a cluster in which `install` was called and no other operator runs.
+
+    Args:
+        cluster: ours, with an audit log.
+        folder: for their logs.
+        flags: of both.
+    """
+    made = f"pair-{uuid.uuid4().hex[:6]}"
+    names = (f"{made}-a", f"{made}-b")
+    async with contextlib.AsyncExitStack() as stack:
+        await make_pods(cluster, *names)
+        ways = (
+            await stack.enter_async_context(fault_proxy(cluster.url, ca_file=cluster.ca_file)),
+            await stack.enter_async_context(fault_proxy(cluster.url, ca_file=cluster.ca_file)),
+        )
+        first, second = (
+            replica(way.cluster(cluster, name), folder / f"{name}.log", name, *flags)
+            for way, name in zip(ways, names, strict=True)
+        )
+        client = api.Client(api.login(str(cluster.admin_kubeconfig)))
+        both = Pair(cluster, client, (first, second), ways, made)
+        stack.push_async_callback(both.clean)
+        await cluster.apply(
+            {
+                "apiVersion": "v1",
+                "kind": "Secret",
+                "type": "kubernetes.io/basic-auth",
+                "metadata": {"name": f"{made}-login", "namespace": NAMESPACE},
+                "stringData": {"username": "alice", "password": "s3cret"},
+            },
+            {
+                "apiVersion": "regcred.io/v1alpha1",
+                "kind": "ClusterRegistryCredential",
+                "metadata": {"name": made},
+                "spec": {
+                    "registries": [
+                        {"server": "registry.example.test", "login": {"secretRef": {"name": f"{made}-login"}}}
+                    ],
+                    "namespaces": {"selector": {"matchLabels": {"pair": made}}},
+                },
+            },
+        )
+        for each in (first, second):
+            stack.push_async_callback(each.stop)
+        yield both
+
+
+async def terminated(both: Pair) -> Handover:
+    """SIGTERM: the Lease is freed, and the other one leads within seconds."""
+    return await _handover(both, lambda: _signalled(both, signal.SIGTERM))
+
+
+async def killed(both: Pair) -> Handover:
+    """SIGKILL: the other one leads when the Lease has run out."""
+    return await _handover(both, lambda: _signalled(both, signal.SIGKILL))
+
+
+async def frozen(both: Pair) -> Handover:
+    """SIGSTOP until the other one leads and has written, then SIGCONT: the first ends without another write."""
+    return await _handover(both, lambda: _signalled(both, signal.SIGSTOP), lambda: _signalled(both, signal.SIGCONT))
+
+
+async def partitioned(both: Pair) -> Handover:
+    """No way to the API server, connections refused: the leader ends before its Lease can be taken."""
+    with contextlib.ExitStack() as stack:
+        return await _handover(both, lambda: _entered(stack, both.way.partition()))
+
+
+async def swallowed(both: Pair) -> Handover:
+    """A way to the API server that swallows everything: the leader ends as well, though nothing is ever refused."""
+    with contextlib.ExitStack() as stack:
+        return await _handover(both, lambda: _entered(stack, both.way.black_hole()))
+
+
+#: Every experiment, by the name it has in tables.
+EXPERIMENTS: dict[str, Callable[[Pair], Awaitable[Handover]]] = {
+    "leader gets SIGTERM": terminated,
+    "leader gets SIGKILL": killed,
+    "leader gets SIGSTOP, wakes when the other leads": frozen,
+    "leader cut off from the API server": partitioned,
+    "leader's requests vanish": swallowed,
+}
+
+
+async def _signalled(both: Pair, number: signal.Signals) -> None:
+    os.kill(both.old.pid, number)
+
+
+async def _entered(stack: contextlib.ExitStack, fault: contextlib.AbstractContextManager[object]) -> None:
+    stack.enter_context(fault)
+
+
+async def _handover(
+    both: Pair, fail: Callable[[], Awaitable[None]], wake: Callable[[], Awaitable[None]] | None = None
+) -> Handover:
+    assert both.cluster.audit_log is not None, "the audit log is the judge"  # noqa: S101
+    await both.begin()
+    old, new = both.old, both.replicas[1 - both.leader]
+    audit = AuditLog(both.cluster.audit_log)
+    async with both.births():
+        await eventually(lambda: _wrote(audit, old.pod), "the leader to be at work", seconds=60)
+        await fail()
+        began, moment = time.monotonic(), _now()
+        probe = await both.born()
+        await eventually(lambda: both.served(probe), f"{probe} to be served\n{tail(new.log)}", seconds=120, every=0.05)
+        served = time.monotonic() - began
+        await eventually(lambda: _wrote(audit, new.pod), "the other one to be at work", seconds=60)
+        if wake is not None:
+            await wake()
+        async with asyncio.timeout(_TO_END):
+            code = await old.ended()
+        # Whatever the old one has sent is in the log by now: it is gone, and the other one has gone on.
+        last = await both.born()
+        await eventually(lambda: both.served(last), f"{last} to be served\n{tail(new.log)}", seconds=60)
+    requests = list(audit.requests(OPERATOR_USER))
+    taken = next(
+        row.at
+        for row in requests
+        if row.pod == new.pod and row.resource == "leases" and row.is_write and row.code < 400 and row.at > moment
+    )
+    return Handover(
+        seconds=_parsed(taken) - _parsed(moment),
+        served=served,
+        exit_code=code,
+        double=len(double_writes(requests)),
+        writes=sum(1 for row in requests if row.is_write and row.code < 400),
+    )
+
+
+async def _wrote(audit: AuditLog, pod: str) -> bool:
+    return any(_secret_of(row, pod) for row in audit.requests(OPERATOR_USER))
+
+
+def _secret_of(row: Request, pod: str) -> bool:
+    return row.pod == pod and row.resource == "secrets" and row.is_write and row.code < 400
+
+
+def _now() -> str:
+    return datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+
+
+def _parsed(text: str) -> float:
+    return datetime.datetime.fromisoformat(text).timestamp()
+
+
+async def _main() -> int:
+    wrong = 0
+    async with start_control_plane() as cluster:
+        await install(cluster)
+        with scratch_folder("availability") as folder:
+            async with pair(cluster, folder) as both:
+                print(f"{'experiment':<50} {'Lease':>7} {'served':>7} {'exit':>5} {'double':>7} {'of writes':>9}")
+                for name, experiment in EXPERIMENTS.items():
+                    seen = await experiment(both)
+                    print(
+                        f"{name:<50} {seen.seconds:>6.1f}s {seen.served:>6.1f}s {seen.exit_code:>5} "
+                        f"{seen.double:>7} {seen.writes:>9}",
+                        flush=True,
+                    )
+                    wrong += seen.double
+    return 1 if wrong else 0
+
+
+if __name__ == "__main__":
+    sys.exit(asyncio.run(_main()))
