@@ -127,6 +127,13 @@ class TestResumeAfter:
         assert pause is not None
         assert 0.0 <= pause <= schedule.FLOOR
 
+    @given(keys, lives, st.floats(min_value=0.5, max_value=0.99))
+    def test_the_less_is_left_the_sooner(self, key: str, life: float, age: float) -> None:
+        """An overdue one waits an eighth of what is left at the most: restarts in a row do not let it end."""
+        pause = schedule.resume_after(key, later(life * age), NOW, later(life))
+        assert pause is not None
+        assert pause <= life * (1 - age) / 8 + 1e-3
+
     def test_the_ended_do_not_wait(self) -> None:
         """One that has ended is renewed at once; one that does not end is not."""
         assert schedule.resume_after("key", NOW, later(-7200), later(-1)) == 0.0

@@ -69,7 +69,8 @@ def resume_after(
 ) -> float | None:
     """Return the same for a login that an earlier run of this process has left behind.
 
-    One that is overdue is renewed at once if it has ended, else within half a minute: not all in the first second.
+    One that is overdue is renewed at once if it has ended, else within half a minute: not all in the first second.  As
+    its end nears, it waits an eighth of what is left at the most: a process that is killed again and again comes to it.
     """
     if expires_at is None:
         return None
@@ -78,7 +79,8 @@ def resume_after(
     life = max((expires_at - issued_at).total_seconds(), 0.0)
     share = _EARLIEST + (_LATEST - _EARLIEST) * spread(key)
     age = max((now - issued_at).total_seconds(), 0.0)
-    return max(life * share - age, FLOOR * spread(key, "resume"))
+    left = (expires_at - now).total_seconds()
+    return max(life * share - age, min(FLOOR, left / 8) * spread(key, "resume"))
 
 
 def may_join(now: datetime.datetime, issued_at: datetime.datetime, expires_at: datetime.datetime | None) -> bool:
