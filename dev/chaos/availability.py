@@ -23,7 +23,7 @@ from pathlib import Path
 from dev.audit import AuditLog, Request
 from dev.cluster import Cluster
 from dev.controlplane import start_control_plane
-from dev.faults import FaultProxy, fault_proxy
+from dev.faults import Delay, FaultProxy, Rule, fault_proxy
 from dev.operator_process import NAMESPACE, OperatorProcess, install
 from dev.processes import tail
 from dev.replicas import OPERATOR_USER, double_writes, make_pods, replica
@@ -34,6 +34,8 @@ from regcred.cluster import errors
 
 #: Seconds between two births.
 _PULSE = 0.1
+#: Seconds that the writes take during which a leader is stopped.
+_IN_HAND = 1.0
 #: Seconds that the old leader has to end after what failed it is over.
 _TO_END = 60.0
 
@@ -205,8 +207,18 @@ async def killed(both: Pair) -> Handover:
 
 
 async def frozen(both: Pair) -> Handover:
-    """SIGSTOP until the other one leads and has written, then SIGCONT: the first ends without another write."""
-    return await _handover(both, lambda: _signalled(both, signal.SIGSTOP), lambda: _signalled(both, signal.SIGCONT))
+    """SIGSTOP amid its work until the other one leads and has written, then SIGCONT: it ends without another write.
+
+    The answers to what it has asked for arrive while it sleeps: when it wakes, its next writes are but a step away.
+    """
+    with both.way.fault(Delay(_IN_HAND), verb="patch", resource="secrets") as rule:
+
+        async def stop() -> None:
+            before = rule.hits
+            await eventually(lambda: _hit(rule, before), "the leader to write a Secret", seconds=60, every=0.01)
+            await _signalled(both, signal.SIGSTOP)
+
+        return await _handover(both, stop, lambda: _signalled(both, signal.SIGCONT))
 
 
 async def partitioned(both: Pair) -> Handover:
@@ -235,6 +247,10 @@ async def _signalled(both: Pair, number: signal.Signals) -> None:
     os.kill(both.old.pid, number)
 
 
+async def _hit(rule: Rule, before: int) -> bool:
+    return rule.hits > before
+
+
 async def _entered(stack: contextlib.ExitStack, fault: contextlib.AbstractContextManager[object]) -> None:
     stack.enter_context(fault)
 
@@ -251,7 +267,9 @@ async def _handover(
         await fail()
         began, moment = time.monotonic(), _now()
         probe = await both.born()
-        await eventually(lambda: both.served(probe), f"{probe} to be served\n{tail(new.log)}", seconds=120, every=0.05)
+        await eventually(
+            lambda: both.served(probe), f"{probe} to be served\n{tail(new.log)}", seconds=120, every=0.05
+        )
         served = time.monotonic() - began
         await eventually(lambda: _wrote(audit, new.pod), "the other one to be at work", seconds=60)
         if wake is not None:
@@ -294,12 +312,15 @@ def _parsed(text: str) -> float:
 
 async def _main() -> int:
     wrong = 0
+    wanted = sys.argv[1:]
     async with start_control_plane() as cluster:
         await install(cluster)
         with scratch_folder("availability") as folder:
             async with pair(cluster, folder) as both:
                 print(f"{'experiment':<50} {'Lease':>7} {'served':>7} {'exit':>5} {'double':>7} {'of writes':>9}")
                 for name, experiment in EXPERIMENTS.items():
+                    if wanted and not any(word in name for word in wanted):
+                        continue
                     seen = await experiment(both)
                     print(
                         f"{name:<50} {seen.seconds:>6.1f}s {seen.served:>6.1f}s {seen.exit_code:>5} "

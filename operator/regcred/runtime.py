@@ -96,6 +96,7 @@ class Operator:
             self._leading = True
             telemetry.LEADER.set(1)
             guard = elected.check if chosen.leader_election else _no_guard
+            client.fence = guard
             try:
                 if chosen.leader_election:
                     keeping = asyncio.create_task(elected.keep(), name="lease")

@@ -14,12 +14,13 @@ from typing import TYPE_CHECKING, Any
 
 import aiohttp
 import pytest
+from aiohttp import web
 from hypothesis import given
 from hypothesis import strategies as st
 
 from dev.waiting import eventually
 from regcred.cluster import client as api
-from regcred.cluster import errors, tokens
+from regcred.cluster import errors, lease, tokens
 from tests.cluster.fake_api import (
     FakeApi,
     breaks,
@@ -704,6 +705,50 @@ class TestConnections:
         fake.then(answer)
         await client.get(f"{SECRETS}/a")
         assert seen[0].startswith("regcred/")
+
+
+class TestFence:
+    """Where nothing may be written any more, nothing is: not even what waited for its turn."""
+
+    @staticmethod
+    def fall() -> None:
+        """Forbid."""
+        raise lease.LeaseLost("gone")
+
+    async def test_no_write_passes(self, fake: FakeApi, client: api.Client) -> None:
+        """On a new connection and on one that is there, every write is stopped; reading and the Lease go on."""
+        fake.then(says(secret("a", 1)))
+        client.fence = self.fall
+        for _ in ("a new connection", "one that is there"):
+            for method in ("POST", "PUT", "PATCH", "DELETE"):
+                with pytest.raises(lease.LeaseLost):
+                    await client.request(method, SECRETS, body={})
+            assert await client.get(SECRETS) == secret("a", 1)
+        await client.request("PUT", SECRETS, body={}, urgent=True)
+        assert [method for method, _, _ in fake.requests] == ["GET", "GET", "PUT"]
+
+    async def test_what_waits_is_asked_when_its_turn_comes(self, fake: FakeApi, tmp_path: Path) -> None:
+        """A write that waits for a connection is stopped when it gets one, and so is one that is tried again."""
+        go_on = asyncio.Event()
+
+        async def slow(_: web.Request) -> web.Response:
+            await go_on.wait()
+            return web.json_response({}, status=503)
+
+        fake.then(slow)
+        path = kubeconfig(tmp_path / "kubeconfig", fake.url, {"token": "t1"})
+        async with client_of(path, connections=1) as client:
+            first = asyncio.create_task(client.request("PATCH", SECRETS, body={}))
+            while not fake.requests:
+                await asyncio.sleep(0)
+            second = asyncio.create_task(client.request("PATCH", SECRETS, body={}))
+            await asyncio.sleep(0)
+            client.fence = self.fall
+            go_on.set()
+            for task in (first, second):
+                with pytest.raises(lease.LeaseLost):
+                    await task
+        assert len(fake.requests) == 1
 
 
 class TestLogin:

@@ -11,7 +11,7 @@ import contextlib
 import io
 import json
 import random
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
 from typing import Any, NamedTuple
 
 import aiohttp
@@ -61,8 +61,15 @@ class Client:
         self.access = access
         # Waiting for one of the connections counts towards the whole, and not as a server that does not answer.
         self._timeout = aiohttp.ClientTimeout(total=timeout, sock_connect=10.0)
+        #: Raises when nothing may be written any more.  Asked when a write has its connection: whatever a request has
+        #: waited for until then, be it that the whole process was stopped, nothing comes between.
+        self.fence: Callable[[], None] = lambda: None
+        tracing = aiohttp.TraceConfig()
+        tracing.on_connection_reuseconn.append(self._connected)
+        tracing.on_connection_create_end.append(self._connected)
         headers = {"User-Agent": f"regcred/{regcred.__version__}"}
         self._session = aiohttp.ClientSession(
+            trace_configs=[tracing],
             connector=aiohttp.TCPConnector(limit=connections, ssl=access.ssl, keepalive_timeout=60),
             cookie_jar=aiohttp.DummyCookieJar(),
             headers=headers,
@@ -77,6 +84,10 @@ class Client:
         """Close every connection."""
         await self._session.close()
         await self._watches.close()
+
+    async def _connected(self, _: aiohttp.ClientSession, context: Any, __: object) -> None:
+        if context.trace_request_ctx != "GET":
+            self.fence()
 
     async def request(
         self,
@@ -104,7 +115,7 @@ class Client:
             content_type: the media type of the body.
             accept: the media type wanted.
             tries: how often at the most, a refused token apart.
-            urgent: do not wait for a connection while others are busy, as the Lease must not.
+            urgent: do not wait for a connection while others are busy, nor ask the fence, as the Lease must not.
 
         Raises:
             errors.ApiError: its subclass says what to do.
@@ -149,6 +160,7 @@ class Client:
                 data=io.BytesIO(data) if data is not None and len(data) > _LARGE else data,
                 headers=headers | authorization,
                 timeout=self._timeout,
+                trace_request_ctx=method,
                 proxy=self.access.proxy,
                 # The API server sends nobody elsewhere, and our login goes nowhere else.
                 allow_redirects=False,
