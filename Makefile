@@ -47,12 +47,14 @@ format: venv  ## Format the code
 crds: venv  ## Generate crds/ from the models
 	@$(PYTHON_RUN) -m regcred.api.crd --write crds
 
-docs: venv  ## Generate the reference pages in docs/
+docs: venv  ## Generate what restates the code: reference pages, dashboard, chart files
 	@$(PYTHON_RUN) -m dev.docs --write
+	@$(PYTHON_RUN) -m dev.dashboard --write
 
 check-generated: venv  ## Check that generated files are current
 	@$(PYTHON_RUN) -m regcred.api.crd --check crds
 	@$(PYTHON_RUN) -m dev.docs --check
+	@$(PYTHON_RUN) -m dev.dashboard --check
 
 lock: venv  ## Renew the locked requirements
 	@uv=$$(command -v uv || echo .tool/bin/uv); \

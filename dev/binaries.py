@@ -68,6 +68,11 @@ async def registry_tools() -> PackageTree:
     return await fetch(*SERVER_PACKAGES)
 
 
+async def promtool() -> Path:
+    """The program that checks Prometheus rules and metrics, from Debian's `prometheus`."""
+    return (await fetch("prometheus")).program("promtool")
+
+
 def _from_assets(folder: Path) -> Binaries:
     missing = [name for name in ("etcd", "kube-apiserver") if not (folder / name).exists()]
     if missing:

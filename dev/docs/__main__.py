@@ -33,6 +33,7 @@ BLOCKS: Mapping[str, Callable[[], str]] = {
     "provider-messages": reasons.of_providers,
     "settings": tables.settings,
     "metrics": tables.metrics,
+    "alerts": tables.alerts,
     "permissions": tables.permissions,
 }
 

@@ -74,6 +74,22 @@ def metrics() -> str:
     return _table(("Metric", "Type", "Labels", "Meaning"), rows) + "\n"
 
 
+def alerts() -> str:
+    """Return the alerts, each with its runbook."""
+    rule = yaml.safe_load((_MANIFESTS / "components" / "prometheus" / "alerts.yaml").read_text())
+    rows = [
+        (
+            f"[`{alert['alert']}`](../{alert['annotations']['runbook_url'].removeprefix('docs/')})",
+            alert["labels"]["severity"],
+            alert.get("for", "at once"),
+            f"`{' '.join(alert['expr'].split())}`",
+        )
+        for group in rule["spec"]["groups"]
+        for alert in group["rules"]
+    ]
+    return _table(("Alert and runbook", "Severity", "After", "Fires when"), rows) + "\n"
+
+
 def permissions() -> str:
     """Return every rule of the manifests, with the reason that stands above it there."""
     parts = []

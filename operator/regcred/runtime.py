@@ -15,7 +15,7 @@ from typing import Any
 
 import kopf
 
-from regcred import dockerconfig, engine, handlers, settings, statuses, telemetry
+from regcred import dockerconfig, engine, gauges, handlers, settings, statuses, telemetry
 from regcred.api import names, resource
 from regcred.cluster import client as api
 from regcred.cluster import errors, events, heartbeat, lease, mirror, views, watches
@@ -78,7 +78,7 @@ class Operator:
         chosen = self._settings
         access = await asyncio.to_thread(api.login, chosen.kubeconfig, chosen.context)
         async with contextlib.AsyncExitStack() as stack:
-            client = api.Client(access, connections=chosen.concurrency)
+            client = api.Client(access, connections=chosen.concurrency, observe=gauges.request)
             stack.push_async_callback(client.close)
             server = telemetry.Server(self._alive, self._ready, self._collect)
             self.port = await server.start(chosen.listen, chosen.port)
@@ -146,6 +146,7 @@ class Operator:
                 cache.Cache(client, chosen.namespace),
                 _prove,
                 lambda uids: built.published(uids),
+                observe=gauges.fetched,
             )
             watched = watches.Watches(
                 client,
@@ -305,15 +306,7 @@ class Operator:
     def _collect(self) -> None:
         if self._engine is None or self._watches is None:
             return
-        telemetry.QUEUE_DEPTH.set(self._engine.queue.depth)
-        telemetry.WATCH_AGE.set(self._watches.stalest())
-        telemetry.EXPIRY.clear()
-        for uid, parsed in self._engine.resources.items():
-            for row in self._engine.rows(uid):
-                if row.expires_at is not None:
-                    telemetry.EXPIRY.labels(parsed.kind, parsed.namespace, parsed.name, row.server).set(
-                        row.expires_at.timestamp()
-                    )
+        gauges.collect(self._engine, self._watches.stalest())
 
 
 def _no_guard() -> None:
@@ -419,7 +412,7 @@ async def _prove(entry: asks.Entry, login: dockerconfig.Login) -> verification.V
     assert entry.spec.verify is not None  # noqa: S101
     asked = entry.spec.verify
     # A session of its own each time: proofs are rare, and no connection is shared between tenants.
-    return await verification.verify(
+    verdict = await verification.verify(
         None,
         entry.servers[0],
         asked.repository,
@@ -429,3 +422,5 @@ async def _prove(entry: asks.Entry, login: dockerconfig.Login) -> verification.V
         timeout=float(asked.timeout_seconds),
         tenant=entry.ask is not None and entry.ask.tenant,
     )
+    telemetry.VERIFICATIONS.labels(verdict.outcome.reason).inc()
+    return verdict

@@ -21,6 +21,9 @@ REGISTRY = prometheus_client.CollectorRegistry()
 BUILD_INFO = prometheus_client.Info("regcred_build", "Version of the running operator.", registry=REGISTRY)
 BUILD_INFO.info({"version": regcred.__version__})
 LEADER = prometheus_client.Gauge("regcred_leader", "1 on the replica that works.", registry=REGISTRY)
+
+# What was done.
+
 SECRET_WRITES = prometheus_client.Counter(
     "regcred_secret_writes", "Pull Secrets created or updated.", registry=REGISTRY
 )
@@ -29,6 +32,28 @@ SECRET_DELETIONS = prometheus_client.Counter(
 )
 ACCOUNT_PATCHES = prometheus_client.Counter(
     "regcred_serviceaccount_patches", "Service accounts changed.", ["result"], registry=REGISTRY
+)
+FETCHES = prometheus_client.Counter(
+    "regcred_fetches", "Logins asked of providers.", ["provider", "result"], registry=REGISTRY
+)
+FETCH_SECONDS = prometheus_client.Histogram(
+    "regcred_fetch_duration_seconds",
+    "Time a provider took to answer.",
+    ["provider"],
+    registry=REGISTRY,
+    buckets=(0.01, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 90),
+)
+VERIFICATIONS = prometheus_client.Counter(
+    "regcred_verifications",
+    "Logins tried on a registry before they were published.",
+    ["result"],
+    registry=REGISTRY,
+)
+REQUESTS = prometheus_client.Counter(
+    "regcred_kubernetes_requests",
+    "Answers of the API server, watches and kopf's requests apart; code 0 is no answer.",
+    ["method", "code"],
+    registry=REGISTRY,
 )
 RECONCILE_SECONDS = prometheus_client.Histogram(
     "regcred_reconcile_duration_seconds",
@@ -39,7 +64,13 @@ RECONCILE_SECONDS = prometheus_client.Histogram(
 RECONCILE_PANICS = prometheus_client.Counter(
     "regcred_reconcile_panics", "Namespaces whose reconciliation failed by a defect.", registry=REGISTRY
 )
+
+# What is to be done.
+
 QUEUE_DEPTH = prometheus_client.Gauge("regcred_queue_depth", "Namespaces that wait for work.", registry=REGISTRY)
+QUEUE_RETRYING = prometheus_client.Gauge(
+    "regcred_queue_retrying", "Namespaces that failed and wait to be tried again.", registry=REGISTRY
+)
 WATCH_AGE = prometheus_client.Gauge(
     "regcred_watch_last_event_age_seconds", "Seconds since the quietest watch was heard of.", registry=REGISTRY
 )
@@ -50,10 +81,52 @@ WATCH_RESTARTS = prometheus_client.Counter(
     ["resource", "reason"],
     registry=REGISTRY,
 )
+
+# How things stand.
+
+_ENTRY = ["kind", "namespace", "name", "server"]
+RESOURCES = prometheus_client.Gauge(
+    "regcred_resources",
+    "Resources by the state of a condition.",
+    ["kind", "condition", "status"],
+    registry=REGISTRY,
+)
+NAMESPACES = prometheus_client.Gauge(
+    "regcred_namespaces",
+    "Namespaces that a cluster resource selects, by how they stand.",
+    ["name", "state"],
+    registry=REGISTRY,
+)
+ACCOUNTS = prometheus_client.Gauge(
+    "regcred_serviceaccounts",
+    "Service accounts that a cluster resource is for, by how they stand.",
+    ["name", "state"],
+    registry=REGISTRY,
+)
 EXPIRY = prometheus_client.Gauge(
     "regcred_credential_expiration_timestamp_seconds",
     "When the login of a registry ends, as Unix time.",
-    ["kind", "namespace", "name", "server"],
+    _ENTRY,
+    registry=REGISTRY,
+)
+RENEWAL = prometheus_client.Gauge(
+    "regcred_credential_renewal_timestamp_seconds",
+    "When the login of a registry is to be fetched next, as Unix time.",
+    _ENTRY,
+    registry=REGISTRY,
+)
+USABLE = prometheus_client.Gauge(
+    "regcred_credential_usable", "1 where a registry has a login that has not ended.", _ENTRY, registry=REGISTRY
+)
+FAILING = prometheus_client.Gauge(
+    "regcred_credential_failing",
+    "1 where the last try at a registry's login failed, whatever is still in use.",
+    _ENTRY,
+    registry=REGISTRY,
+)
+UNLISTED = prometheus_client.Gauge(
+    "regcred_credentials_unlisted",
+    "Registries left out of the metrics that have one series each.",
     registry=REGISTRY,
 )
 TASKS = prometheus_client.Gauge("regcred_asyncio_tasks", "Tasks of the event loop.", registry=REGISTRY)

@@ -91,16 +91,6 @@ def test_every_reason_of_a_condition_says_what_to_do() -> None:
     assert {reason.value for reason in conditions.Reason} - {"Succeeded"} <= advised
 
 
-def test_every_alert_is_explained() -> None:
-    """Every alert that is shipped stands in the reference of metrics, with a link to what to do."""
-    page = (DOCS / "reference" / "metrics.md").read_text()
-    shipped = (ROOT / "manifests" / "components" / "prometheus" / "alerts.yaml").read_text()
-    alerts = re.findall(r"- alert: (\w+)", shipped)
-    assert alerts
-    for alert in alerts:
-        assert re.search(rf"^\| `{alert}` \|.*\]\(\.\./troubleshooting\.md#[\w-]+\) \|$", page, re.MULTILINE)
-
-
 def test_messages_are_read_off_the_code() -> None:
     """The list of messages holds what a provider's error says, with what is filled in between angle quotes."""
     page = reasons.of_providers()

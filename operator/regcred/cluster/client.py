@@ -55,10 +55,19 @@ class Client:
         access: how to reach it.
         connections: the most requests at once, watches apart.
         timeout: seconds for one request, watches apart.
+        observe: called with the verb and the status of each answer, 0 where there was none; watches apart.
     """
 
-    def __init__(self, access: Login, *, connections: int = 32, timeout: float = 30.0) -> None:
+    def __init__(
+        self,
+        access: Login,
+        *,
+        connections: int = 32,
+        timeout: float = 30.0,
+        observe: Callable[[str, int], None] = lambda *_: None,
+    ) -> None:
         self.access = access
+        self._observe = observe
         # Waiting for one of the connections counts towards the whole, and not as a server that does not answer.
         self._timeout = aiohttp.ClientTimeout(total=timeout, sock_connect=10.0)
         #: Raises when nothing may be written any more.  Asked when a write has its connection: whatever a request has
@@ -166,10 +175,12 @@ class Client:
                 allow_redirects=False,
             ) as response:
                 content = await response.read()
+                self._observe(method, response.status)
                 if response.status < 300:
                     return json.loads(content) if content else None
                 raise errors.from_response(response.status, content, response.headers)
         except errors.CONNECTION_ERRORS as failure:
+            self._observe(method, 0)
             raise errors.from_connection(failure) from None
         except (ValueError, RecursionError):
             raise errors.Unavailable(0, "the API server's answer was not JSON") from None

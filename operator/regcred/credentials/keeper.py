@@ -42,6 +42,7 @@ class Keeper:
         verify: proves a login.
         publish: called with the UIDs of resources whose logins or rows changed.
         clock: the time.
+        observe: called after each fetch with the provider's name, what went wrong, and seconds.
     """
 
     def __init__(
@@ -52,8 +53,10 @@ class Keeper:
         publish: Callable[[frozenset[str]], None],
         *,
         clock: Clock | None = None,
+        observe: Callable[[str, provider.ProviderError | None, float], None] = lambda *_: None,
     ) -> None:
         self._entries = entries
+        self._observe = observe
         self._cache = cache
         self._clock: Clock = clock or SystemClock()
         self._places = lanes.Lanes()
@@ -226,6 +229,7 @@ class Keeper:
                 fetch.asking = True
                 known = self._versions.known(fetch)
                 await fetch.ask(self._clock, self._entries.reader(fetch.entry), known)
+                self._observe(fetch.entry.provider_name, fetch.error, self._clock.monotonic() - fetch.tried)
         except Exception:  # noqa: BLE001 - logged, and tried again
             _log.exception("The fetch %s ended unexpectedly", fetch.key)
             fetch.plan(self._clock, schedule.RETRY_CEILING)
