@@ -50,17 +50,20 @@ crds: venv  ## Generate crds/ from the models
 docs: venv  ## Generate what restates the code: reference pages, dashboard, chart files
 	@$(PYTHON_RUN) -m dev.docs --write
 	@$(PYTHON_RUN) -m dev.dashboard --write
+	@$(PYTHON_RUN) -m dev.chart --write
 
 check-generated: venv  ## Check that generated files are current
 	@$(PYTHON_RUN) -m regcred.api.crd --check crds
 	@$(PYTHON_RUN) -m dev.docs --check
 	@$(PYTHON_RUN) -m dev.dashboard --check
+	@$(PYTHON_RUN) -m dev.chart --check
 
 lock: venv  ## Renew the locked requirements
 	@uv=$$(command -v uv || echo .tool/bin/uv); \
 	flags="--quiet --universal --python-version 3.11 --generate-hashes --no-header --no-emit-index-url --upgrade"; \
 	$$uv pip compile $$flags pyproject.toml -o requirements.txt && \
 	$$uv pip compile $$flags pyproject.toml --group dev -o requirements-dev.txt && \
+	echo checkov | $$uv pip compile $$flags - -o requirements-checkov.txt && \
 	echo 'hatchling>=1.25' | $$uv pip compile $$flags - -o requirements-build.txt
 
 clean:  ## Remove what the commands made in this folder

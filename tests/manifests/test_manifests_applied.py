@@ -38,6 +38,19 @@ async def test_applying_again_changes_nothing(installed: Cluster) -> None:
     assert "configured" not in await installed.kubectl("apply", "-k", ROOT / "manifests")
 
 
+async def test_server_side_apply_takes_the_base(installed: Cluster) -> None:
+    """The base is accepted by server-side apply, too, as Flux and Helm send it, and as a second manager."""
+    await installed.kubectl(
+        *("apply", "--server-side", "--force-conflicts", "--field-manager=kustomize-controller"),
+        *("--dry-run=server", "-k", ROOT / "manifests"),
+    )
+
+
+async def test_one_replica_can_be_chosen_later(installed: Cluster) -> None:
+    """An installation of two replicas takes the overlay for one."""
+    await installed.kubectl("apply", "--dry-run=server", "-k", ROOT / "manifests" / "overlays" / "single-replica")
+
+
 @pytest.mark.parametrize("overlay", OVERLAYS)
 async def test_every_overlay_is_accepted(installed: Cluster, overlay: str) -> None:
     """The server accepts each overlay, defaulting and validation included."""

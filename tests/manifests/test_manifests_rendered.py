@@ -110,7 +110,7 @@ def test_selectors_choose_the_pod() -> None:
 def test_probes_and_metrics_go_to_the_port_the_operator_listens_on() -> None:
     """The named port is the default of --port, and every probe and the Service use it."""
     default = {option.name: option.default for option in cli.run.params}["port"]
-    assert container(BASE)["ports"] == [{"name": "http", "containerPort": default}]
+    assert container(BASE)["ports"] == [{"name": "http", "containerPort": default, "protocol": "TCP"}]
     probes = [container(BASE)[probe]["httpGet"] for probe in ("livenessProbe", "readinessProbe")]
     assert probes == [{"path": "/healthz", "port": "http"}, {"path": "/readyz", "port": "http"}]
     assert one(BASE, "Service", "regcred-metrics")["spec"]["ports"][0]["targetPort"] == "http"
