@@ -1,4 +1,8 @@
-"""The command line: `regcred run` is the operator."""
+"""The command line: `regcred run` is the operator, the other commands are for people.
+
+The same program is `kubectl regcred`, where it is installed as `kubectl-regcred`.  What a command needs is loaded when
+it is called: the operator pays for no table, and people do not wait for the operator.
+"""
 
 from __future__ import annotations
 
@@ -6,20 +10,25 @@ import asyncio
 import logging
 import os
 import sys
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 import regcred
-from regcred import logs, runtime
 from regcred import settings as operator_settings
-from regcred.cluster import lease
+from regcred.commands import lazy
+
+if TYPE_CHECKING:
+    from regcred.cluster import lease
 
 _log = logging.getLogger("regcred")
 _DEFAULTS = operator_settings.Settings()
 
 
-@click.group(context_settings={"auto_envvar_prefix": "REGCRED", "help_option_names": ["-h", "--help"]})
+@click.group(
+    cls=lazy.Group,
+    context_settings={"auto_envvar_prefix": "REGCRED", "help_option_names": ["-h", "--help"]},
+)
 @click.version_option(regcred.__version__, prog_name="regcred")
 def main() -> None:
     """Keep a working pull Secret in every chosen namespace."""
@@ -83,11 +92,18 @@ def main() -> None:
 )
 def run(**options: Any) -> None:
     """Run the operator."""
+    from regcred import logs  # noqa: PLC0415 - see above
+
     if options["lease_deadline"] >= options["lease_duration"]:
         raise click.UsageError("--lease-deadline must be less than --lease-duration")
     chosen = operator_settings.Settings(**options)
     logs.setup(chosen.log_level.upper(), chosen.log_format)
     sys.exit(asyncio.run(_run(chosen)))
+
+
+def kubectl() -> None:
+    """Be `kubectl regcred`."""
+    main(prog_name="kubectl regcred")
 
 
 def _exit_at_once(lost: lease.LeaseLost) -> None:
@@ -98,6 +114,8 @@ def _exit_at_once(lost: lease.LeaseLost) -> None:
 
 
 async def _run(chosen: operator_settings.Settings) -> int:
+    from regcred import runtime  # noqa: PLC0415 - see above
+
     stop = asyncio.Event()
     runtime.install_signals(stop)
     _log.info("Started regcred %s as %s", regcred.__version__, chosen.identity)

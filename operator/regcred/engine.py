@@ -254,15 +254,7 @@ class Engine:
 
     def _applies(self, resource: api_resource.Resource, namespace: views.NamespaceView) -> bool:
         """Whether a resource applies to a namespace."""
-        if resource.deleting or resource.spec is None or selection.opted_out(namespace.labels):
-            return False
-        if not resource.cluster:
-            return namespace.name == resource.namespace
-        return not selection.protected(namespace.name, self._protected) and selection.selects(
-            resource.spec.namespaces,  # type: ignore[attr-defined]
-            namespace.name,
-            namespace.labels,
-        )
+        return selection.applies(resource, namespace.name, namespace.labels, self._protected)
 
     def _affected(self, resource: api_resource.Resource) -> set[str]:
         """Return the namespaces that a resource is for, or has something in."""

@@ -21,6 +21,7 @@ from regcred.cluster import client as api
 from regcred.cluster import errors, events, heartbeat, lease, mirror, views, watches
 from regcred.credentials import asks, cache, federation, keeper, plugins, provider, verification
 from regcred.distribution import writer
+from regcred.eviction import evictor
 
 _log = logging.getLogger(__name__)
 
@@ -183,6 +184,13 @@ class Operator:
             )
             built.reports = reports
             comparing = heartbeat.Heartbeat()
+            evicting = evictor.Evictor(
+                client,
+                seen,
+                lambda: built.resources.values(),
+                recorder,
+                protected=(chosen.namespace, *chosen.protected_namespaces),
+            )
             self._engine, self._watches = built, watched
             self._parts = {
                 "keeper": logins.heartbeat,
@@ -196,6 +204,7 @@ class Operator:
                 _part("engine", built.run(guard)),
                 _part("statuses", reports.run(guard)),
                 _part("comparison", self._compare(client, built, comparing)),
+                _part("evictor", evicting.run(guard)),
                 _part("kopf", self._kopf(built, access, kopf_stop, stop)),
             ]
             stopping = asyncio.create_task(stop.wait(), name="stop")

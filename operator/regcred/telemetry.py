@@ -33,6 +33,12 @@ SECRET_DELETIONS = prometheus_client.Counter(
 ACCOUNT_PATCHES = prometheus_client.Counter(
     "regcred_serviceaccount_patches", "Service accounts changed.", ["result"], registry=REGISTRY
 )
+POD_EVICTIONS = prometheus_client.Counter(
+    "regcred_pod_evictions",
+    "Evictions of pods that were created before their entry: done, or held back by a disruption budget or an error.",
+    ["result"],
+    registry=REGISTRY,
+)
 FETCHES = prometheus_client.Counter(
     "regcred_fetches", "Logins asked of providers.", ["provider", "result"], registry=REGISTRY
 )

@@ -34,7 +34,9 @@ class Pods(Model):
 
     restart_stuck: Annotated[bool, pydantic.Strict()] = False
     """Whether pods that cannot pull, because they were created before their service account listed the Secret, may be
-    evicted. Accepted and without effect in this version: delete such pods by hand. Default false."""
+    evicted, so that their controller makes new ones. Only pods that have a controller and wait for an image of one of
+    this resource's registries are, each once. Disruption budgets are respected. The operator needs the permissions of
+    manifests/components/restart-stuck. Default false."""
 
 
 class Requirement(Model):

@@ -35,13 +35,14 @@ class Event:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Subject:
-    """The resource an event is about."""
+    """The object an event is about: one of our resources, unless `api_version` says otherwise."""
 
     kind: str
     namespace: str
     name: str
     uid: str
     version: str
+    api_version: str = names.API_VERSION
 
 
 class Recorder:
@@ -80,7 +81,7 @@ class Recorder:
             "kind": "Event",
             "metadata": {"name": f"{subject.name[:200]}.{secrets.token_hex(8)}", "namespace": namespace},
             "involvedObject": {
-                "apiVersion": names.API_VERSION,
+                "apiVersion": subject.api_version,
                 "kind": subject.kind,
                 "name": subject.name,
                 "namespace": subject.namespace,

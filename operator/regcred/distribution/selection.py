@@ -10,7 +10,7 @@ import fnmatch
 import functools
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Protocol
+from typing import Any, Protocol
 
 from regcred.api import names
 
@@ -103,3 +103,32 @@ def opted_out(labels: Mapping[str, str]) -> bool:
 def protected(name: str, extra: Iterable[str]) -> bool:
     """Whether no cluster resource may serve the namespace; `extra` are globs of the operator's settings."""
     return name in PROTECTED or matches_globs(extra, name)
+
+
+class Scoped(Protocol):
+    """A resource, as far as it says what it applies to: `api.resource.Resource`."""
+
+    @property
+    def cluster(self) -> bool: ...  # noqa: D102
+    @property
+    def namespace(self) -> str: ...  # noqa: D102
+    @property
+    def deleting(self) -> bool: ...  # noqa: D102
+    @property
+    def spec(self) -> Any: ...  # noqa: D102
+
+
+def applies(resource: Scoped, name: str, labels: Mapping[str, str], extra: Iterable[str]) -> bool:
+    """Whether a resource applies to a namespace.
+
+    Args:
+        resource: whose `spec` is None where it is invalid; it then applies nowhere.
+        name: of the namespace.
+        labels: of the namespace.
+        extra: globs of further namespaces that no cluster resource serves.
+    """
+    if resource.deleting or resource.spec is None or opted_out(labels):
+        return False
+    if not resource.cluster:
+        return name == resource.namespace
+    return not protected(name, extra) and selects(resource.spec.namespaces, name, labels)
