@@ -46,7 +46,7 @@ _KINDS = {
 @common.connection
 @common.output
 @common.asynchronous
-async def explain(what: Sequence[str], **options: Any) -> int:  # noqa: D301 - click's own mark
+async def explain(what: Sequence[str], **options: Any) -> int:
     """Say why a pull fails, or works, and what to do next.
 
     \b
@@ -56,7 +56,7 @@ async def explain(what: Sequence[str], **options: Any) -> int:  # noqa: D301 - c
 
     It ends with 0 where the pull works or should work, with 1 where a cause was found, and with 3 where that could not
     be looked at. It changes nothing, and shows no login.
-    """
+    """  # noqa: D301 - the mark of click for lines to keep
     kind, name = _target(what)
     kubeconfig, context = options["kubeconfig"], options["context"]
     namespace = options["namespace"] or common.default_namespace(kubeconfig, context)

@@ -287,6 +287,7 @@ def _undeclared(case: Case) -> Finding:
     )
 
 
+_LOOPBACK = {"localhost", "127.0.0.1"}
 _ECR = re.compile(r"(?P<account>[0-9]{12})\.dkr[.-]ecr(?:-fips)?\.(?P<region>[a-z0-9-]+)\.")
 
 
@@ -296,8 +297,11 @@ def _same_registry(declared: str, asked: str) -> bool:
         return False
     if declared.rpartition(":")[0] == asked or asked.rpartition(":")[0] == declared:
         return True
-    if declared.partition(":")[0] == asked.partition(":")[0] and ":" in declared and ":" in asked:
-        return not declared.startswith(("127.", "localhost"))
+    (name, _, port), (other, _, its) = declared.partition(":"), asked.partition(":")
+    if {name, other} <= _LOOPBACK:
+        return port == its
+    if name == other and port and its:
+        return True
     ours, theirs = _ECR.match(declared), _ECR.match(asked)
     if ours and theirs and hosts.provider_of(asked) == "ecr":
         return ours.groups() == theirs.groups()
