@@ -56,7 +56,7 @@ async def explain(what: Sequence[str], **options: Any) -> int:
 
     It ends with 0 where the pull works or should work, with 1 where a cause was found, and with 3 where that could not
     be looked at. It changes nothing, and shows no login.
-    """  # noqa: D301 - the mark of click for lines to keep
+    """  # noqa: D301 - click's own mark  # noqa: D301 - the mark of click for lines to keep
     kind, name = _target(what)
     kubeconfig, context = options["kubeconfig"], options["context"]
     namespace = options["namespace"] or common.default_namespace(kubeconfig, context)

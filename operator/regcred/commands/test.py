@@ -71,7 +71,9 @@ def _entries(client: api.Client, namespace: str, *, ambient: bool) -> asks.Entri
     return asks.Entries(
         plugins.Providers(),
         asks.Policy(namespace, cluster_ambient=ambient, tenant_ambient=ambient),
-        lambda where: federation.NamespaceReader(client, where, operator_account=f"{namespace}/regcred"),
+        lambda where, block: federation.NamespaceReader(
+            client, where, operator_account=f"{namespace}/regcred", block=block
+        ),
     )
 
 
