@@ -38,7 +38,8 @@ def metrics() -> dict[str, set[str]]:
     found: dict[str, set[str]] = {}
     for collector, series in telemetry.REGISTRY._collector_to_names.items():
         made: Any = collector
-        labels = set(made._labelnames) or set(
+        # A collector of its own kind, as that of the process is, has series without labels.
+        labels = set(getattr(made, "_labelnames", ())) or set(
             getattr(made, "_value", None) or () if "Info" in str(type(made)) else ()
         )
         for name in series:
