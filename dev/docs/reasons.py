@@ -59,8 +59,9 @@ def of_providers() -> str:
 
 def _groups() -> Iterator[tuple[str, list[Path]]]:
     yield "Any provider", sorted(_CODE.glob("*.py"))
+    providers = _CODE / "providers"
     for name, title in _TITLES.items():
-        yield title, sorted((_CODE / "providers").glob(f"{name}*.py"))
+        yield title, sorted([*providers.glob(f"{name}.py"), *(providers / name).glob("*.py")])
 
 
 def messages(tree: ast.AST) -> Iterator[Message]:

@@ -22,7 +22,7 @@ from dev.clouds.issuers import Issuer
 from regcred.api import providers as blocks
 from regcred.cluster import client as api
 from regcred.credentials import exchange, federation, provider
-from regcred.credentials.providers import acr
+from regcred.credentials.providers.acr import provider as acr
 from tests.credentials.acr_support import (
     CLIENT,
     HOST,

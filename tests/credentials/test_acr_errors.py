@@ -19,7 +19,10 @@ from dev.certificates import private_pem, rsa_key, self_signed
 from dev.clouds.azure import TENANT, Application, AzureCloud, Federation, aadsts_body
 from dev.clouds.local import Fault
 from regcred.credentials import exchange, provider
-from regcred.credentials.providers import acr, acr_entra, acr_errors, acr_identity
+from regcred.credentials.providers.acr import entra as acr_entra
+from regcred.credentials.providers.acr import errors as acr_errors
+from regcred.credentials.providers.acr import identity as acr_identity
+from regcred.credentials.providers.acr import provider as acr
 from tests.credentials.acr_support import (
     CLIENT,
     HOST,

@@ -16,7 +16,7 @@ from dev.clouds.azure import TENANT, Application, AzureCloud, Federation, aadsts
 from dev.clouds.local import Fault
 from regcred.api import spec
 from regcred.credentials import provider
-from regcred.credentials.providers import acr
+from regcred.credentials.providers.acr import provider as acr
 from tests.credentials.acr_support import (
     CLIENT,
     HOST,

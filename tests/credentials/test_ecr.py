@@ -42,7 +42,10 @@ from regcred.api import hosts as api_hosts
 from regcred.api import providers, spec
 from regcred.cluster import client as cluster_client
 from regcred.credentials import federation, provider
-from regcred.credentials.providers import ecr, ecr_client, ecr_hosts, ecr_plan
+from regcred.credentials.providers.ecr import client as ecr_client
+from regcred.credentials.providers.ecr import hosts as ecr_hosts
+from regcred.credentials.providers.ecr import plan as ecr_plan
+from regcred.credentials.providers.ecr import provider as ecr
 
 ACCOUNT = "123456789012"
 HOST = f"{ACCOUNT}.dkr.ecr.eu-west-1.amazonaws.com"

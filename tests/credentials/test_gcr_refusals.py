@@ -27,8 +27,10 @@ from dev.clouds.google import GoogleCloud
 from dev.clouds.google_faults import CANARY, FAULTS, IAM, METADATA, OAUTH, STS
 from dev.clouds.local import Fault, LocalServer
 from regcred.credentials import exchange, provider
-from regcred.credentials.providers import gcr_keys, gcr_transport, gcr_verdicts
 from regcred.credentials.providers.gcr import GcrProvider
+from regcred.credentials.providers.gcr import keys as gcr_keys
+from regcred.credentials.providers.gcr import transport as gcr_transport
+from regcred.credentials.providers.gcr import verdicts as gcr_verdicts
 from tests.credentials import gcr_support as support
 from tests.credentials.gcr_support import AUDIENCE, MEMBER, OTHER, PULLER, OneNamespace, ask
 
@@ -343,7 +345,7 @@ class TestNetwork:
             return response
 
         server.route("POST", "/token", OAUTH, trickle)
-        monkeypatch.setattr("regcred.credentials.providers.gcr._DEADLINE_SECONDS", 0.5)
+        monkeypatch.setattr("regcred.credentials.providers.gcr.provider._DEADLINE_SECONDS", 0.5)
         async with server:
             gcr = GcrProvider({**cloud.environment(), "REGCRED_GOOGLE_OAUTH2_URL": server.origin})
             with pytest.raises(provider.Retryable) as refusal:
@@ -695,7 +697,7 @@ class TestSecrecy:
 
     def test_values_that_hold_secrets_do_not_show_them(self) -> None:
         """Keys, tokens, answers and responses have representations without their content."""
-        from regcred.credentials.providers import gcr_minting  # noqa: PLC0415
+        from regcred.credentials.providers.gcr import minting as gcr_minting  # noqa: PLC0415
 
         held = [
             gcr_keys.Key(PULLER, "S3CRET", "S3CRET", "S3CRET"),

@@ -153,6 +153,26 @@ class Ask:
     cluster: Cluster
 
 
+def ambient_refused(ask: Ask, block: str) -> InvalidSpec:
+    """Return the error of an entry that names no identity and may not use the operator's own.
+
+    Args:
+        ask: the entry, whose `ambient` is False.
+        block: the provider's block, with `serviceAccountRef` and `secretRef` in it.
+    """
+    who, flag = (
+        ("a namespaced RegistryCredential", "--ambient-credentials")
+        if ask.tenant
+        else ("this ClusterRegistryCredential", "--cluster-ambient-credentials")
+    )
+    return InvalidSpec(
+        "AmbientRefused",
+        f"The operator's own ambient credentials are not available to {who}: name {block}.serviceAccountRef or "
+        f"{block}.secretRef, or have the operator's administrator allow them with {flag}.",
+        field=block,
+    )
+
+
 @runtime_checkable
 class Provider(Protocol):
     """Turns asks into grants.  One instance serves all asks of the process.

@@ -1,1 +1,1 @@
-"""The built-in providers, one file each; others come by the entry-point group `regcred.providers`."""
+"""The built-in providers, one package or file each; others come by the entry-point group `regcred.providers`."""

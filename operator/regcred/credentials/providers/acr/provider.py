@@ -31,7 +31,9 @@ from regcred import dockerconfig
 from regcred.api import hosts as known_hosts
 from regcred.api import providers as blocks
 from regcred.credentials import exchange, provider
-from regcred.credentials.providers import acr_entra, acr_errors, acr_identity
+from regcred.credentials.providers.acr import entra as acr_entra
+from regcred.credentials.providers.acr import errors as acr_errors
+from regcred.credentials.providers.acr import identity as acr_identity
 
 #: User name that tells a registry that the password is a token.
 TOKEN_USER = "00000000-0000-0000-0000-000000000000"  # noqa: S105 - a user name

@@ -22,7 +22,10 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TypeVar
 
 from regcred.credentials import provider
-from regcred.credentials.providers import ecr_client, ecr_errors, ecr_hosts, ecr_plan
+from regcred.credentials.providers.ecr import client as ecr_client
+from regcred.credentials.providers.ecr import errors as ecr_errors
+from regcred.credentials.providers.ecr import hosts as ecr_hosts
+from regcred.credentials.providers.ecr import plan as ecr_plan
 
 ROLE_ANNOTATION = "eks.amazonaws.com/role-arn"
 AUDIENCE_ANNOTATION = "eks.amazonaws.com/audience"

@@ -12,7 +12,9 @@ import re
 from typing import Literal
 
 from regcred.credentials import provider
-from regcred.credentials.providers import ecr_client, ecr_errors, ecr_hosts
+from regcred.credentials.providers.ecr import client as ecr_client
+from regcred.credentials.providers.ecr import errors as ecr_errors
+from regcred.credentials.providers.ecr import hosts as ecr_hosts
 
 _ROLE_ARN = re.compile(r"arn:(?P<partition>aws[a-z-]{0,16}):iam::[0-9]{12}:role/[A-Za-z0-9+=,.@_/-]{1,512}")
 _EXTERNAL_ID = re.compile(r"[A-Za-z0-9_+=,.@:/-]{2,1224}")
@@ -89,16 +91,7 @@ def plan_for(ask: provider.Ask) -> Plan:
     if secret:
         return Plan(place, partition, "keys", secret.name, ask.namespace, role_arn, external_id)
     if not ask.ambient:
-        who, flag = (
-            ("a namespaced RegistryCredential", "--ambient-credentials") if ask.tenant
-            else ("this ClusterRegistryCredential", "--cluster-ambient-credentials")
-        )  # fmt: skip
-        raise provider.InvalidSpec(
-            "AmbientRefused",
-            f"The operator's own ambient credentials are not available to {who}: name ecr.serviceAccountRef or "
-            f"ecr.secretRef, or have the operator's administrator allow them with {flag}.",
-            field="ecr",
-        )
+        raise provider.ambient_refused(ask, "ecr")
     return Plan(place, partition, "own", "", "", role_arn, external_id)
 
 

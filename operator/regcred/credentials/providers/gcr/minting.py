@@ -23,7 +23,9 @@ from google.auth import compute_engine, identity_pool, impersonated_credentials
 from google.oauth2 import service_account
 
 from regcred.credentials import exchange, provider
-from regcred.credentials.providers import gcr_keys, gcr_transport, gcr_verdicts
+from regcred.credentials.providers.gcr import keys as gcr_keys
+from regcred.credentials.providers.gcr import transport as gcr_transport
+from regcred.credentials.providers.gcr import verdicts as gcr_verdicts
 
 _log = logging.getLogger(__name__)
 

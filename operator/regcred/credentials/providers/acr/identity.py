@@ -158,17 +158,7 @@ def identity_of(ask: provider.Ask) -> Identity:
                 )
         return Identity(Mode.PRINCIPAL, tenant, client, "", ask.namespace, secret.name)
     if not ask.ambient:
-        who, flag = (
-            ("a namespaced RegistryCredential", "--ambient-credentials")
-            if ask.tenant
-            else ("this ClusterRegistryCredential", "--cluster-ambient-credentials")
-        )
-        raise provider.InvalidSpec(
-            "AmbientRefused",
-            f"The operator's own ambient credentials are not available to {who}: name acr.serviceAccountRef or "
-            f"acr.secretRef, or have the operator's administrator allow them with {flag}.",
-            field="acr",
-        )
+        raise provider.ambient_refused(ask, "acr")
     if resource_id or not os.environ.get("AZURE_FEDERATED_TOKEN_FILE"):
         return Identity(Mode.MANAGED, "", client, resource_id)
     tenant = tenant or _own("AZURE_TENANT_ID", _checked_tenant)

@@ -28,8 +28,8 @@ import urllib3.exceptions
 
 import regcred
 from regcred.credentials import exchange, provider
-from regcred.credentials.providers import gcr_verdicts
-from regcred.credentials.providers.gcr_verdicts import Endpoint, Scene
+from regcred.credentials.providers.gcr import verdicts as gcr_verdicts
+from regcred.credentials.providers.gcr.verdicts import Endpoint, Scene
 
 #: Where the operator's own environment sends an endpoint instead: for private endpoints, and for tests.
 OVERRIDES: Mapping[Endpoint, str] = {

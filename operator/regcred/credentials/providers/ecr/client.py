@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from regcred import dockerconfig
 from regcred.credentials import provider
-from regcred.credentials.providers import ecr_errors
+from regcred.credentials.providers.ecr import errors as ecr_errors
 
 if TYPE_CHECKING:
     import botocore.config

@@ -19,7 +19,8 @@ import time
 from typing import Any
 
 from regcred.credentials import exchange, provider
-from regcred.credentials.providers import acr_errors, acr_identity
+from regcred.credentials.providers.acr import errors as acr_errors
+from regcred.credentials.providers.acr import identity as acr_identity
 
 #: Seconds for a token, with one retry of a failed connection.
 TIMEOUT = 30.0

@@ -29,7 +29,8 @@ from typing import Any, Literal, TypeVar
 from regcred import dockerconfig
 from regcred.api import hosts
 from regcred.credentials import provider
-from regcred.credentials.providers import gcr_keys, gcr_verdicts
+from regcred.credentials.providers.gcr import keys as gcr_keys
+from regcred.credentials.providers.gcr import verdicts as gcr_verdicts
 
 IMPERSONATE_ANNOTATION = "iam.gke.io/gcp-service-account"
 
@@ -192,7 +193,7 @@ class GcrProvider:
         return min(known[1], expires_at + datetime.timedelta(seconds=2))
 
     def _transport(self, scene: gcr_verdicts.Scene) -> Any:
-        transport = importlib.import_module("regcred.credentials.providers.gcr_transport")
+        transport = importlib.import_module("regcred.credentials.providers.gcr.transport")
         return transport.Transport(scene, self._environment, time.monotonic() + _DEADLINE_SECONDS)
 
     async def _in_thread(self, ask: provider.Ask, work: Callable[[], _Result]) -> _Result:
@@ -209,7 +210,7 @@ class GcrProvider:
 
 def _minting() -> Any:
     """Import google-auth, when the first Google credential is asked for, and in a thread: it takes a while."""
-    return importlib.import_module("regcred.credentials.providers.gcr_minting")
+    return importlib.import_module("regcred.credentials.providers.gcr.minting")
 
 
 def _order(minting: Any, plan: _Plan) -> Any:
@@ -270,16 +271,7 @@ def _plan(ask: provider.Ask) -> _Plan:
     if secret:
         return _Plan("key", _named(secret, "secretRef"), ask.namespace, *checked, publish_key=publish_key)
     if not ask.ambient:
-        who, flag = (
-            ("a namespaced RegistryCredential", "--ambient-credentials") if ask.tenant
-            else ("this ClusterRegistryCredential", "--cluster-ambient-credentials")
-        )  # fmt: skip
-        raise provider.InvalidSpec(
-            "AmbientRefused",
-            f"The operator's own ambient credentials are not available to {who}: name gcr.serviceAccountRef or "
-            f"gcr.secretRef, or have the operator's administrator allow them with {flag}.",
-            field="gcr",
-        )
+        raise provider.ambient_refused(ask, "gcr")
     return _Plan("own", "", "", *checked)
 
 

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from regcred.credentials import exchange, provider
-from regcred.credentials.providers import acr_identity
+from regcred.credentials.providers.acr import identity as acr_identity
 
 _AADSTS = re.compile(r"AADSTS([0-9]{4,9})")
 

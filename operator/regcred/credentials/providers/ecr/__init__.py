@@ -1,0 +1,5 @@
+"""Logins for Amazon's container registries."""
+
+from regcred.credentials.providers.ecr.provider import EcrProvider
+
+__all__ = ["EcrProvider"]
