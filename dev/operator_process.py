@@ -6,11 +6,13 @@ There is no kubelet on a local control plane, so the Deployment is left out and 
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import json
 import os
 import signal
 import sys
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -92,7 +94,10 @@ class OperatorProcess:
         self.identity = identity
         self.pod = pod
         self.program = program
+        #: How often it was started again by `kept`.
+        self.restarts = 0
         self._child: Child | None = None
+        self._kubeconfig: Path | None = None
         self._offset = 0
 
     @property
@@ -108,7 +113,10 @@ class OperatorProcess:
 
     async def start(self, *, ready: bool = True) -> None:
         """Start it, and wait until its first pass is done."""
-        kubeconfig = await self.cluster.kubeconfig_for_service_account(NAMESPACE, ACCOUNT, pod=self.pod)
+        kubeconfig = self._kubeconfig or await self.cluster.kubeconfig_for_service_account(
+            NAMESPACE, ACCOUNT, pod=self.pod
+        )
+        self._kubeconfig = kubeconfig
         self._offset = self.log.stat().st_size if self.log.exists() else 0
         self._child = await Child.start(
             "regcred",
@@ -135,6 +143,29 @@ class OperatorProcess:
         )
         if ready:
             await eventually(self.ready, f"the operator to be ready\n{tail(self.log)}", seconds=60)
+
+    @contextlib.asynccontextmanager
+    async def kept(self) -> AsyncIterator[None]:
+        """Start it again whenever it ends within a block, as the kubelet does."""
+
+        async def keep() -> None:
+            while True:
+                await self.ended()
+                self.restarts += 1
+                await asyncio.sleep(1)
+                await self.start(ready=False)
+
+        keeping = asyncio.create_task(keep())
+        try:
+            yield
+        finally:
+            keeping.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await keeping
+
+    async def alive(self) -> bool:
+        """Whether `/healthz` says so."""
+        return (await self._http(self.port(), "healthz"))[0] == 200
 
     async def ready(self) -> bool:
         """Whether `/readyz` says so.

@@ -1,6 +1,6 @@
 """The checks of our tests find what they are there to find: the product is made to misbehave, and they say so.
 
-Each check here is the very one that the other tests use: the search for secrets (`tests/canaries.py`), the redirect
+Each check here is the very one that the other tests use: the search for secrets (`dev/canaries.py`), the redirect
 with a thief at its end (`tests/credentials/redirects.py`), and the judge of the simulated namespace.
 """
 

@@ -6,38 +6,14 @@ the way (sessions, tokens of Kubernetes, Entra and Google), the logins, and what
 
 from __future__ import annotations
 
-import base64
-import json
 import re
 from typing import Any
 
+from dev.canaries import Search, all_objects, allowed_in, texts_of
 from dev.clouds import google_faults
-from dev.operator_process import NAMESPACE
-from tests.canaries import Search
 from tests.clouds.conftest import Outage, Stage
 from tests.clouds.hub import Hub
 from tests.clouds.local_clouds import OUTAGE_CANARY, Clouds
-
-
-def texts_of(body: dict[str, Any]) -> str:
-    """Return an object as text, its Secret data decoded beside it."""
-    data = body.get("data") or {} if body["kind"] == "Secret" else {}
-    decoded = [base64.b64decode(value).decode(errors="replace") for value in data.values()]
-    return "\n".join([json.dumps(body, ensure_ascii=False), *decoded])
-
-
-def allowed_in(body: dict[str, Any]) -> set[str]:
-    """Return the kinds of secrets that may stand in an object."""
-    if body["kind"] != "Secret":
-        return set()
-    meta = body["metadata"]
-    ours = (meta.get("labels") or {}).get("app.kubernetes.io/managed-by") == "regcred"
-    if ours and meta["name"] == "regcred" and body["type"] == "kubernetes.io/dockerconfigjson":
-        return {"login", "passed on"}
-    if ours and meta["namespace"] == NAMESPACE and meta["name"].startswith("regcred-cache-"):
-        return {"login", "passed on"}
-    return set() if ours or body["type"] == "kubernetes.io/service-account-token" else {"source", "passed on"}
-
 
 #: What the operator tells at DEBUG of each step in which it handles a secret.
 STEPS = (
@@ -56,14 +32,6 @@ STEPS = (
 )
 
 
-async def all_objects(hub: Hub) -> list[dict[str, Any]]:
-    """Return every object of the API, managed fields included."""
-    kinds = (await hub.cluster.kubectl("api-resources", "--verbs=list", "-o", "name")).split()
-    listed = await hub.cluster.kubectl("get", ",".join(kinds), "-A", "-o", "json", "--show-managed-fields")
-    items: list[dict[str, Any]] = json.loads(listed)["items"]
-    return items
-
-
 async def test_canaries_are_nowhere_else(
     first: Stage, outage: Outage, hub: Hub, clouds: Clouds, figures: dict[str, Any]
 ) -> None:
@@ -80,7 +48,7 @@ async def test_canaries_are_nowhere_else(
     search = Search(secrets)
     assert len(secrets["login"]) > 60
     assert len(secrets["step"]) > 60
-    objects = await all_objects(hub)
+    objects = await all_objects(hub.cluster)
     kinds = {body["kind"] for body in objects}
     assert {"Secret", "ServiceAccount", "Event", "ClusterRegistryCredential", "Lease", "Namespace"} <= kinds
     seen: set[str] = set()

@@ -12,11 +12,11 @@ import json
 import logging
 from collections.abc import Iterator
 
+from dev.canaries import Search
 from regcred import logs, reporting
 from regcred.api import resource
 from regcred.credentials import verification
 from regcred.distribution import tally
-from tests.canaries import Search
 from tests.credentials.keeper_support import LIFE, World, entry, play, spec
 
 LOGIN = "c4n4ry-0f-a-login-5Hq2vX8rT1"

@@ -1,13 +1,18 @@
-"""Looks for secrets in whatever the operator lets be seen: whole, cut, or within base64.
+"""Looks for secrets where none may be: whole or in part, plain or within base64.
 
-The one check of every test of secrecy, so that what it can find is proven once (`tests/test_planted_faults.py`).
+A canary is a secret value that is known, so that it can be recognised wherever it turns up.
 """
 
 from __future__ import annotations
 
 import base64
+import json
 import re
 from collections.abc import Iterable, Mapping
+from typing import Any
+
+from dev.cluster import Cluster
+from dev.operator_process import NAMESPACE
 
 _PIECE = 24
 _HEAD = 8
@@ -57,7 +62,8 @@ class Search:
         # One expression for thousands of fixed strings would be slow; their beginnings are few and long enough.
         self._heads: dict[str, set[str]] = {}
         for spelling in self._kind_of:
-            assert _RUN.fullmatch(spelling)
+            if not _RUN.fullmatch(spelling):
+                raise ValueError("a secret with spaces or quotes cannot be looked for")
             self._heads.setdefault(spelling[:_HEAD], set()).add(spelling)
         self._known: dict[str, frozenset[str]] = {}
 
@@ -78,3 +84,31 @@ class Search:
                 if run.startswith(spelling, place)
             )
         return self._known[run]
+
+
+def texts_of(body: dict[str, Any]) -> str:
+    """Return an object as text, its Secret data decoded beside it."""
+    data = body.get("data") or {} if body["kind"] == "Secret" else {}
+    decoded = [base64.b64decode(value).decode(errors="replace") for value in data.values()]
+    return "\n".join([json.dumps(body, ensure_ascii=False), *decoded])
+
+
+def allowed_in(body: dict[str, Any]) -> set[str]:
+    """Return the kinds of secrets that may stand in an object."""
+    if body["kind"] != "Secret":
+        return set()
+    meta = body["metadata"]
+    ours = (meta.get("labels") or {}).get("app.kubernetes.io/managed-by") == "regcred"
+    if ours and meta["name"] == "regcred" and body["type"] == "kubernetes.io/dockerconfigjson":
+        return {"login", "passed on"}
+    if ours and meta["namespace"] == NAMESPACE and meta["name"].startswith("regcred-cache-"):
+        return {"login", "passed on"}
+    return set() if ours or body["type"] == "kubernetes.io/service-account-token" else {"source", "passed on"}
+
+
+async def all_objects(cluster: Cluster) -> list[dict[str, Any]]:
+    """Return every object of the API, managed fields included."""
+    kinds = (await cluster.kubectl("api-resources", "--verbs=list", "-o", "name")).split()
+    listed = await cluster.kubectl("get", ",".join(kinds), "-A", "-o", "json", "--show-managed-fields")
+    items: list[dict[str, Any]] = json.loads(listed)["items"]
+    return items

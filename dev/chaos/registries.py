@@ -1,0 +1,93 @@
+"""A registry that is asked for proof fails in every way, with the fault proxy before a real one."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+
+from dev.chaos.arena import Arena, timed
+from dev.chaos.book import Finding, experiment
+from dev.faults import Answer, Cut, Drip, FaultProxy, Garbage, Huge, Silence, fault_proxy
+from dev.faults.actions import Action
+from dev.registry import start_registry
+from dev.token_server import PULL, User
+
+_FAULTS: tuple[Action, ...] = (
+    Answer(500, body=b"<html>oops</html>"),
+    Answer(503, retry_after=30, body=b""),
+    Garbage(),
+    Garbage(b"\xff" * 1000, 401),
+    Huge(size=10 << 20),
+    Cut(after=10),
+    Drip(pause=0.2),
+    Silence(),
+)
+
+
+@experiment(
+    7,
+    "registry-faults",
+    title="The registry that proves a login answers 500, garbage, 10 MiB, half, a byte at a time, or never",
+    expected="The last good login stays; memory and time are bounded; another resource is not held up",
+)
+async def registry_faults(arena: Arena) -> Finding:
+    """Prove a changed password against a registry that fails."""
+    good, worse = arena.evidence.canary(), arena.evidence.canary()
+    async with (
+        start_registry({"robot": User(good, {"private/*": PULL})}, tls=True) as registry,
+        fault_proxy(registry.url, ca_file=registry.ca_file) as proxy,
+        arena.work() as (corner, operator),
+    ):
+        await registry.push("private/app", "1")
+        names = await corner.settle("proven")
+        others = await corner.settle("other")
+        source = await corner.source(good)
+        await corner.declare(_proven(corner.entry(source, proxy.host), proxy), namespaces={"names": names})
+        await corner.all_served(names, good)
+        before, peak = operator.memory(), operator.memory()
+        kept = 0
+        slowest = 0.0
+        faults = _FAULTS[:2] if arena.quick else _FAULTS
+        for fault in faults:
+            with proxy.fault(fault) as rule:
+                await corner.source(worse, name=source)
+                await timed(lambda rule=rule: _hit(rule), f"{type(fault).__name__} to be met", seconds=90)  # type: ignore[misc]
+                # Somebody else's login goes through meanwhile.
+                began = time.monotonic()
+                password = arena.evidence.canary()
+                other = await corner.source(password, name=f"{corner.id}-other")
+                await corner.declare(corner.entry(other), name=f"{corner.id}-other", namespaces={"names": others})
+                await corner.all_served(others, password)
+                slowest = max(slowest, time.monotonic() - began)
+                peak = max(peak, operator.memory())
+                kept += (("robot", good)) in (await corner.auths(names[0])).values()
+            await corner.source(good, name=source)
+            await asyncio.sleep(0.5)
+        await corner.cluster.kubectl(
+            "annotate", "--overwrite", "crcred", corner.id, "regcred.io/refresh-requested-at=after"
+        )
+
+        async def proven() -> bool:
+            found = await corner.condition("Verified")
+            return found.get("status") == "True"
+
+        recovered = await timed(proven, "the login to be proven again", seconds=120)
+        return Finding(
+            kept == len(faults) and peak - before < 60 and operator.running,
+            f"in {kept} of {len(faults)} faults the last good login stayed; proven again afterwards",
+            f"memory +{peak - before:.0f} MiB at most, another resource served within {slowest:.1f} s, "
+            f"proven {recovered:.1f} s after a refresh",
+        )
+
+
+def _proven(entry: dict[str, object], proxy: FaultProxy) -> dict[str, object]:
+    authority = proxy.ca_file.read_text(encoding="utf-8") if proxy.ca_file else ""
+    return {
+        **entry,
+        "verify": {"repository": "private/app", "reference": "1"},
+        "tls": {"caBundle": authority},
+    }
+
+
+async def _hit(rule: object) -> bool:
+    return bool(getattr(rule, "hits", 0))
