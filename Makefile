@@ -5,7 +5,7 @@ SHELL := /bin/bash
 BIN := .venv/bin
 PYTHON_RUN := $(BIN)/python
 
-.PHONY: help venv demo up down test test-fast bench soak lint format crds docs check-generated lock clean
+.PHONY: help venv demo up down test test-fast bench chaos soak lint format crds docs check-generated lock clean
 
 help:  ## Show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -30,6 +30,9 @@ test-fast: venv  ## Run the tests that need no control plane (about a minute)
 
 bench: venv  ## Measure regcred against a bare client (QUICK=1: under 5 minutes; BASE=file: compare with an earlier run)
 	@$(PYTHON_RUN) -m dev.bench $(if $(QUICK),--mode quick) $(if $(BASE),--base $(BASE)) $(ARGS)
+
+chaos: venv  ## Do everything to the operator that a cluster does (ONLY=name, QUICK=1, WRITE=1: into docs/reliability.md)
+	@$(PYTHON_RUN) -m dev.chaos $(ONLY) $(if $(QUICK),--quick) $(if $(WRITE),--write) $(ARGS)
 
 soak: venv  ## Run for an hour under churn, kills and outages (MINUTES=60, SEED=n)
 	@$(PYTHON_RUN) -m dev.soak $(if $(MINUTES),--minutes $(MINUTES)) $(ARGS)

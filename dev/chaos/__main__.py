@@ -6,6 +6,7 @@ import argparse
 import asyncio
 import dataclasses
 import datetime
+import json
 import os
 import sys
 import time
@@ -23,6 +24,8 @@ from dev.waiting import eventually
 from regcred.api import names as regcred_names
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "reliability.md"
+#: What each experiment has found the last time that its run was written into the page.
+ROWS = PAGE.parents[1] / "build" / "chaos.json"
 _BEGIN, _END = "<!-- measured: chaos -->", "<!-- end of chaos -->"
 KEPT = f"{regcred_names.MANAGED_BY_LABEL}={regcred_names.MANAGED_BY}"
 #: Seconds that one experiment may take.
@@ -103,7 +106,7 @@ def markdown(rows: list[Row], totals: Totals, seconds: float) -> str:
     lines = [
         (
             f"Measured on {today} with {os.cpu_count()} cores, on a machine shared with other work, so times are "
-            f"longer than they need be. The whole run took {seconds / 60:.0f} minutes."
+            f"longer than they need be. The run took {seconds / 60:.0f} minutes."
         ),
         "",
         "| Experiment | Expected | Seen | Figure | Repeat it |",
@@ -120,6 +123,20 @@ def markdown(rows: list[Row], totals: Totals, seconds: float) -> str:
     lines += ["", "Not done here:", "", "| Experiment | Why |", "| --- | --- |"]
     lines += [f"| {each.number}. {each.title} | {each.why} |" for each in book.ELSEWHERE]
     return "\n".join(lines)
+
+
+def merged(rows: list[Row], known: list[book.Experiment]) -> list[Row]:
+    """Return these rows, and those of earlier runs for the experiments that were not run now."""
+    kept = json.loads(ROWS.read_text(encoding="utf-8")) if ROWS.exists() else {}
+    kept |= {row.experiment.name: {**dataclasses.asdict(row.finding), "seconds": row.seconds} for row in rows}
+    ROWS.parent.mkdir(exist_ok=True)
+    ROWS.write_text(json.dumps(kept, indent=1), encoding="utf-8")
+    found = []
+    for each in known:
+        if (row := kept.get(each.name)) is not None:
+            finding = book.Finding(row["holds"], row["seen"], row["figure"])
+            found.append(Row(each, finding, row["seconds"]))
+    return found
 
 
 def publish(text: str) -> None:
@@ -145,7 +162,7 @@ async def main(names: list[str], *, quick: bool, write: bool) -> int:
         details = place.evidence.details
     show(rows, totals, details)
     if write:
-        publish(markdown(rows, totals, time.monotonic() - began))
+        publish(markdown(merged(rows, known), totals, time.monotonic() - began))
     failed = [row.experiment.name for row in rows if not row.finding.holds]
     if failed:
         print(f"does not hold: {', '.join(failed)}")

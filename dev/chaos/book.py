@@ -23,7 +23,7 @@ MODULES = (
     "objects",
     "registries",
     "clocks",
-    "availability",
+    "handovers",
     "crash_points",
     "attacks",
     "by_tests",

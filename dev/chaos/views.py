@@ -82,7 +82,7 @@ async def silent_watch(arena: Arena) -> Finding:
 )
 async def stale_start(arena: Arena) -> Finding:
     """Remember every answer, change the world while the operator is down, and let it start in the past."""
-    async with arena.work() as (corner, operator):
+    async with arena.work(*(("--watch-silence=6",) if arena.quick else ())) as (corner, operator):
         names = await corner.settle("foreign", "again", "leaves", "stays")
         foreign, again, leaves, stays = names
         source = await corner.source()

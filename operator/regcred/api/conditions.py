@@ -65,7 +65,10 @@ class Reason(Documented):
         "At least one namespace could not be written; status.failures says why.",
     )
     CONFLICT = "Conflict", "A Secret of this name that is not ours stands in at least one namespace."
-    CONTENDED = "Contended", "Somebody keeps removing the Secret from a service account; tried again hourly."
+    CONTENDED = (
+        "Contended",
+        "Somebody keeps undoing our work: an entry of a service account, tried again hourly, or the Secret itself.",
+    )
     INVALID_SPEC = "InvalidSpec", "The spec cannot work; the message names the field and the remedy."
     SUSPENDED = "Suspended", "spec.suspend is true; nothing is fetched or changed."
     UNVERIFIED = "Unverified", "A login did not pass the proof that spec asks for."
