@@ -30,10 +30,14 @@ class World:
         self._resources: list[tuple[str, ...]] = []
         self._namespaces: list[str] = []
 
+    async def apply(self, *objects: Json) -> None:
+        """Create or change objects."""
+        await self.cluster.apply(*objects)
+
     async def namespaces(self, *names: str, labels: dict[str, str] | None = None) -> list[str]:
         """Create namespaces `<test>-<name>`, labelled with the test's id."""
         full = [f"{self.id}-{name}" for name in names]
-        await self.cluster.apply(
+        await self.apply(
             *(
                 {
                     "apiVersion": "v1",
@@ -49,7 +53,7 @@ class World:
     async def login(self, username: str, password: str, *, name: str = "", namespace: str = NAMESPACE) -> str:
         """Create or change a basic-auth source Secret; return its name."""
         name = name or f"{self.id}-login"
-        await self.cluster.apply(
+        await self.apply(
             {
                 "apiVersion": "v1",
                 "kind": "Secret",
@@ -72,7 +76,7 @@ class World:
         }
         if not namespace:
             body["spec"].setdefault("namespaces", {"selector": {"matchLabels": {"test": self.id}}})
-        await self.cluster.apply(body)
+        await self.apply(body)
         self._resources.append(("rcred", name, "-n", namespace) if namespace else ("crcred", name))
         return name
 

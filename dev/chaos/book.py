@@ -23,7 +23,7 @@ MODULES = (
     "objects",
     "registries",
     "clocks",
-    "handovers",
+    "availability",
     "crash_points",
     "attacks",
     "by_tests",

@@ -142,7 +142,7 @@ async def foreign_secrets(arena: Arena) -> Finding:
             meta: Json = {"name": "regcred", "namespace": namespace}
             if kind == "owned":
                 meta["ownerReferences"] = [reference]
-            await corner.cluster.apply({"apiVersion": "v1", "kind": "Secret", "metadata": meta, **body})
+            await corner.apply({"apiVersion": "v1", "kind": "Secret", "metadata": meta, **body})
         before = [await corner.secret(namespace) for namespace in taken]
         await corner.declare(corner.entry(await corner.source()))
         await corner.all_served(free)
