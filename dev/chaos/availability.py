@@ -2,8 +2,6 @@
 
 Each experiment lets namespaces be born all the while, so that the leader always has something in hand, fails it in one
 way, and then asks the audit log: when did the other replica lead, and has anything been written by the first since?
-
-    python -m dev.chaos.availability
 """
 
 from __future__ import annotations
@@ -14,20 +12,19 @@ import dataclasses
 import datetime
 import os
 import signal
-import sys
 import time
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 
 from dev.audit import AuditLog, Request
+from dev.chaos.arena import Arena
+from dev.chaos.book import Finding, experiment
 from dev.cluster import Cluster
-from dev.controlplane import start_control_plane
 from dev.faults import Delay, FaultProxy, Rule, fault_proxy
-from dev.operator_process import NAMESPACE, OperatorProcess, install
+from dev.operator_process import NAMESPACE, OperatorProcess
 from dev.processes import tail
 from dev.replicas import OPERATOR_USER, double_writes, make_pods, replica
-from dev.scratch import scratch_folder
 from dev.waiting import eventually
 from regcred.cluster import client as api
 from regcred.cluster import errors
@@ -145,6 +142,9 @@ class Pair:
         await self.cluster.kubectl("delete", "crcred", self.id, "--ignore-not-found", "--wait=false")
         await self.cluster.kubectl("delete", "secret", "-n", NAMESPACE, f"{self.id}-login", "--ignore-not-found")
         await self.cluster.kubectl("delete", "namespace", "-l", f"pair={self.id}", "--wait=false")
+        await self.cluster.kubectl(
+            "delete", "pod", "-n", NAMESPACE, *(each.pod for each in self.replicas), "--wait=false", "--force"
+        )
 
 
 @contextlib.asynccontextmanager
@@ -233,16 +233,6 @@ async def swallowed(both: Pair) -> Handover:
         return await _handover(both, lambda: _entered(stack, both.way.black_hole()))
 
 
-#: Every experiment, by the name it has in tables.
-EXPERIMENTS: dict[str, Callable[[Pair], Awaitable[Handover]]] = {
-    "leader gets SIGTERM": terminated,
-    "leader gets SIGKILL": killed,
-    "leader gets SIGSTOP, wakes when the other leads": frozen,
-    "leader cut off from the API server": partitioned,
-    "leader's requests vanish": swallowed,
-}
-
-
 async def _signalled(both: Pair, number: signal.Signals) -> None:
     os.kill(both.old.pid, number)
 
@@ -310,26 +300,71 @@ def _parsed(text: str) -> float:
     return datetime.datetime.fromisoformat(text).timestamp()
 
 
-async def _main() -> int:
-    wrong = 0
-    wanted = sys.argv[1:]
-    async with start_control_plane() as cluster:
-        await install(cluster)
-        with scratch_folder("availability") as folder:
-            async with pair(cluster, folder) as both:
-                print(f"{'experiment':<50} {'Lease':>7} {'served':>7} {'exit':>5} {'double':>7} {'of writes':>9}")
-                for name, experiment in EXPERIMENTS.items():
-                    if wanted and not any(word in name for word in wanted):
-                        continue
-                    seen = await experiment(both)
-                    print(
-                        f"{name:<50} {seen.seconds:>6.1f}s {seen.served:>6.1f}s {seen.exit_code:>5} "
-                        f"{seen.double:>7} {seen.writes:>9}",
-                        flush=True,
-                    )
-                    wrong += seen.double
-    return 1 if wrong else 0
+# The book's entries.
 
 
-if __name__ == "__main__":
-    sys.exit(asyncio.run(_main()))
+async def _found(arena: Arena, fail: Callable[[Pair], Awaitable[Handover]], code: int) -> Finding:
+    flags = ("--lease-duration=6", "--lease-deadline=4") if arena.quick else ()
+    async with pair(arena.cluster, arena.folder, *flags) as both:
+        arena.evidence.logs += [each.log for each in both.replicas]
+        seen = await fail(both)
+    return Finding(
+        seen.double == 0 and seen.exit_code == code,
+        f"{seen.double} double writes among {seen.writes}; the first ended with exit code {seen.exit_code}",
+        f"Lease taken after {seen.seconds:.1f} s, the next namespace served after {seen.served:.1f} s",
+    )
+
+
+@experiment(
+    9,
+    "leader-terminated",
+    title="The leader of two replicas gets SIGTERM amid its work",
+    expected="It frees the Lease and ends with 0; the other one leads within seconds; no double write",
+)
+async def leader_terminated(arena: Arena) -> Finding:
+    """Hand over in good order."""
+    return await _found(arena, terminated, 0)
+
+
+@experiment(
+    9,
+    "leader-killed",
+    title="The leader gets SIGKILL amid its work",
+    expected="The other one leads when the Lease has run out; no double write",
+)
+async def leader_killed(arena: Arena) -> Finding:
+    """Hand over by death."""
+    return await _found(arena, killed, -signal.SIGKILL)
+
+
+@experiment(
+    9,
+    "leader-frozen",
+    title="The leader gets SIGSTOP amid its writes and wakes when the other one leads",
+    expected="It ends before it writes anything more",
+)
+async def leader_frozen(arena: Arena) -> Finding:
+    """Let a leader sleep through the loss of its Lease."""
+    return await _found(arena, frozen, 1)
+
+
+@experiment(
+    9,
+    "leader-cut-off",
+    title="The leader is cut off from the API server, the other one is not",
+    expected="It ends by itself before its Lease can be taken; no double write",
+)
+async def leader_cut_off(arena: Arena) -> Finding:
+    """Partition the leader."""
+    return await _found(arena, partitioned, 1)
+
+
+@experiment(
+    9,
+    "leader-unheard",
+    title="All that the leader sends vanishes, and nothing is ever refused",
+    expected="It ends by itself before its Lease can be taken; no double write",
+)
+async def leader_unheard(arena: Arena) -> Finding:
+    """Swallow what the leader sends."""
+    return await _found(arena, swallowed, 1)
