@@ -21,8 +21,8 @@ from regcred.distribution import plan as planning
 #: Stands for a login that is not known here: what it is makes no difference to a plan.
 _UNKNOWN = dockerconfig.Login("planned", "planned")
 _PLANNED = "planned"
-#: Rows of a status that have no login to hand out.
-_HAS_LOGIN = frozenset({"Issued", "Verified", "Shadowed"})
+#: Reasons of a row in the status that do not speak against a login.
+_HOPEFUL = frozenset({"Issued", "Verified", "Shadowed", "Progressing", "Suspended"})
 
 
 @click.command()
@@ -225,7 +225,7 @@ def _available(resource: api_resource.Resource, server: str) -> bool:
     """Whether a login is there or can be hoped for: not where the operator has tried in vain."""
     rows = resource.status.get("registries") or ()
     row = next((row for row in rows if row.get("server") == server), None)
-    return row is None or bool(row.get("expiresAt")) or row.get("reason") in _HAS_LOGIN
+    return row is None or bool(row.get("expiresAt")) or row.get("reason") in _HOPEFUL
 
 
 def _time(text: str) -> dt.datetime | None:
