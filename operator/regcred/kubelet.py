@@ -250,7 +250,7 @@ def _containers(spec: Mapping[str, Any], status: Mapping[str, Any]) -> Iterator[
                 image=container.get("image") or "",
                 reason=waiting.get("reason") or "",
                 message=waiting.get("message") or "",
-                started=bool(state.get("running") or state.get("terminated") or row.get("lastState")),
+                started="running" in state or "terminated" in state or bool(row.get("lastState")),
             )
 
 

@@ -39,7 +39,8 @@ def read(body: Mapping[str, Any]) -> tuple[tuple[str, ...], str, Mapping[str, do
         return (), "its data is not a JSON object", {}
     entries: Any = document
     if kind == names.SECRET_TYPE:
-        entries = next((value for key, value in document.items() if key.lower() == "auths"), None) or {}
+        entries = next((value for key, value in document.items() if key.lower() == "auths"), None)
+        entries = {} if entries is None else entries
     if not isinstance(entries, dict):
         return (), "its auths is not an object", {}
     keys: list[str] = []
