@@ -12,15 +12,15 @@ import datetime
 import logging
 import random
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Protocol
 
-from regcred import reporting, telemetry
+from regcred import demand, reporting, telemetry
 from regcred.api import names
 from regcred.api import resource as api_resource
 from regcred.cluster import heartbeat, lease, mirror, views
 from regcred.credentials import keeper
-from regcred.distribution import contention, model, pace, plan, selection, tally, workqueue, writer
+from regcred.distribution import contention, endings, gather, model, pace, plan, tally, workqueue, writer
 
 _log = logging.getLogger(__name__)
 
@@ -28,8 +28,6 @@ _log = logging.getLogger(__name__)
 _MEMORY = 600.0
 #: How often a namespace is planned again at once when something changed under a write.
 _TRIES = 5
-#: Seconds that namespaces wait for the first logins of other resources at the most: a Secret is written once for many.
-_GATHER = 0.5
 #: Seconds until the deletion of records that failed is tried again.
 _TIDY_AGAIN = 30.0
 
@@ -80,31 +78,30 @@ class Engine:
         workers: int = 32,
     ) -> None:
         self.queue = workqueue.WorkQueue(pace.Pace(workers))
-        self.resources: dict[str, api_resource.Resource] = {}
         self.reports: Reports | None = None
         self._seen = seen
         self._logins = logins
         self._hand = hand
         self._watches = watches
-        self._protected = protected
         self._workers = workers
-        self._contributions: dict[str, model.Contribution] = {}
+        self._demand = demand.Demand(logins, protected)
+        # A Secret is written once for many resources that get their first logins together.
+        self._gather = gather.Gather(self._touch, lambda: logins.expecting(self._demand.platform))
+        self._endings = endings.Endings(lambda uid: self._gather.add(self._served(uid)))
         self._tallies: dict[str, tally.Tally] = {}
         self._pending: dict[str, set[str]] = {}
-        self._gathered: set[str] = set()
-        self._gathering: asyncio.TimerHandle | None = None
-        self._ends: dict[str, asyncio.TimerHandle] = {}
         self._contention = contention.Contention()
         self._repairs = contention.Repairs()
         self.heartbeat = heartbeat.Heartbeat()
         self._unseen: set[str] = set()
         self._removed: dict[str, float] = {}
-        # Thousands of tenants have a resource each: one namespace must not cost a walk over all of them.
-        self._platform: set[str] = set()
-        self._tenants: dict[str, set[str]] = {}
-        self._live: frozenset[str] = frozenset()
         self._running = False
         self._guard: Callable[[], None] = lambda: None
+
+    @property
+    def resources(self) -> Mapping[str, api_resource.Resource]:
+        """Every resource, by UID."""
+        return self._demand.resources
 
     # What happens.
 
@@ -113,10 +110,9 @@ class Engine:
         if self._running:
             self.queue.add(namespace, urgent=urgent)
 
-    def touch_all(self) -> None:
-        """Mark every namespace as dirty."""
-        for namespace in list(self._seen.namespaces):
-            self.touch(namespace.name, False)
+    def _touch(self, namespaces: set[str]) -> None:
+        for namespace in namespaces:
+            self.touch(namespace, False)
 
     def lacks(self, uid: str, version: str) -> bool:
         """Whether a resource as of that resource version is news."""
@@ -130,7 +126,7 @@ class Engine:
         before = self.resources.get(resource.uid)
         if resource.uid in self._removed or (before and not views.newer(resource.version, before.version)):
             return False  # overtaken: a list or an event of an earlier time
-        self.resources[resource.uid] = resource
+        self._demand.put(resource)
         if before is not None and _same(before, resource):
             refresh = before.refresh_requested_at != resource.refresh_requested_at and not resource.deleting
             if refresh:
@@ -138,41 +134,37 @@ class Engine:
                 self._logins.update(resource)
                 self._report(resource.uid)
             return refresh
-        (self._platform if resource.cluster else self._tenants.setdefault(resource.namespace, set())).add(
-            resource.uid
-        )
-        self._live = self._live - {resource.uid} if resource.deleting else self._live | {resource.uid}
         if resource.deleting:
             self._logins.remove(resource.uid)
-            self._withdraw(resource.uid)
+            self._endings.forget(resource.uid)
         else:
             self._logins.update(resource)
-            self._contribute(resource)
+            self._endings.watch(self._demand.contribute(resource))
         self._need()
         affected = self._affected(resource) | (self._affected(before) if before is not None else set())
-        self._mark(resource.uid, affected)
+        if self._running:
+            self._pending[resource.uid] = set(affected)
+            self._gather.add(affected)
+        self._report(resource.uid)
         return True
 
     def remove(self, uid: str) -> None:
         """Take in that a resource is gone."""
-        resource = self.resources.pop(uid, None)
+        resource = self._demand.pop(uid)
         if resource is None:
             return
         _log.info("Deleted %s", resource.key)
         now = time.monotonic()
         self._removed = {gone: at for gone, at in self._removed.items() if now - at < _MEMORY} | {uid: now}
-        (self._platform if resource.cluster else self._tenants[resource.namespace]).discard(uid)
-        self._live -= {uid}
         self._logins.remove(uid)
-        self._withdraw(uid)
+        self._endings.forget(uid)
         affected = self._affected(resource)
         self._tallies.pop(uid, None)
         self._pending.pop(uid, None)
         if self.reports is not None:
             self.reports.removed(uid)
         self._need()
-        for namespace in affected:
-            self.touch(namespace, False)
+        self._touch(affected)
 
     def published(self, uids: frozenset[str]) -> None:
         """Take in that the logins or the rows of resources changed."""
@@ -180,71 +172,23 @@ class Engine:
             resource = self.resources.get(uid)
             if resource is None or resource.deleting:
                 continue
-            before = self._contributions.get(uid)
-            after = self._contribute(resource)
+            before = self._demand.contributions.get(uid)
+            after = self._demand.contribute(resource)
+            self._endings.watch(after)
             if before is None or before.logins != after.logins:
-                self._gather(self._served(uid))
+                self._gather.add(self._served(uid))
             self._report(uid)
-        self._gather(set())
+        # What has arrived may be what others wait for.
+        self._gather.add(set())
         self._need()
 
     def watches_changed(self) -> None:
         """Take in that a watch has been listed, or was refused."""
-        self.touch_all()
+        self._touch({namespace.name for namespace in self._seen.namespaces})
         for uid in self.resources:
             self._report(uid)
 
     # What a resource wants.
-
-    def _contribute(self, resource: api_resource.Resource) -> model.Contribution:
-        """Make the contribution of a resource anew."""
-        spec = resource.spec
-        before = self._contributions.get(resource.uid)
-        contribution = model.Contribution(
-            uid=resource.uid,
-            key=resource.key,
-            api_version=names.API_VERSION,
-            kind=resource.kind,
-            name=resource.name,
-            cluster=resource.cluster,
-            created=resource.creation_timestamp,
-            secret_name=spec.secret_name if spec else (before.secret_name if before else ""),
-            accounts=tuple(spec.service_accounts) if spec else (before.accounts if before else ()),
-            retain=spec.deletion_policy == "Retain" if spec else bool(before and before.retain),
-            logins={
-                server: model.Published(login, version, expires_at)
-                for server, (login, version, expires_at) in self._logins.logins(resource.uid).items()
-            },
-            frozen=spec is None or spec.suspend,
-        )
-        self._contributions[resource.uid] = contribution
-        self._watch_end(resource.uid)
-        return contribution
-
-    def _withdraw(self, uid: str) -> None:
-        """Forget the contribution of a resource."""
-        self._contributions.pop(uid, None)
-        if timer := self._ends.pop(uid, None):
-            timer.cancel()
-
-    def _watch_end(self, uid: str) -> None:
-        """Look again at the namespaces of a resource when one of its logins ends: another resource's may be better."""
-        if timer := self._ends.pop(uid, None):
-            timer.cancel()
-        contribution = self._contributions[uid]
-        now = datetime.datetime.now(datetime.UTC)
-        ends = [
-            each.expires_at for each in contribution.logins.values() if each.expires_at and each.expires_at > now
-        ]
-        if ends:
-            pause = (min(ends) - now).total_seconds()
-            self._ends[uid] = asyncio.get_running_loop().call_later(pause, self._ended, uid)
-
-    def _ended(self, uid: str) -> None:
-        resource = self.resources.get(uid)
-        if resource is not None and uid in self._contributions:
-            self._gather(self._served(uid))
-            self._watch_end(uid)
 
     def _need(self) -> None:
         self._watches.need(
@@ -252,54 +196,15 @@ class Engine:
             [(source.namespace, source.name) for source in self._logins.sources()],
         )
 
-    def _applies(self, resource: api_resource.Resource, namespace: views.NamespaceView) -> bool:
-        """Whether a resource applies to a namespace."""
-        return selection.applies(resource, namespace.name, namespace.labels, self._protected)
-
     def _affected(self, resource: api_resource.Resource) -> set[str]:
         """Return the namespaces that a resource is for, or has something in."""
-        if not resource.cluster:
-            return {resource.namespace}
-        now = {
-            namespace.name
-            for namespace in self._seen.namespaces
-            if not namespace.terminating and self._applies(resource, namespace)
-        }
         earlier = self._tallies.get(resource.uid)
-        # Thousands of Secrets hold one and the same list of contributors.
-        lists = {id(secret.contributors): secret.contributors for secret in self._seen.secrets}
-        ours = {key for key, rows in lists.items() if any(row.uid == resource.uid for row in rows)}
-        left = {secret.namespace for secret in self._seen.secrets if id(secret.contributors) in ours}
-        return now | left | (earlier.namespaces if earlier else set())
+        return self._demand.affects(resource, self._seen) | (earlier.namespaces if earlier else set())
 
     def _served(self, uid: str) -> set[str]:
         """Return the namespaces that a resource is for, as they were looked at or wait for it."""
         known = self._tallies.get(uid)
         return self._pending.get(uid, set()) | (known.namespaces if known else set())
-
-    def _mark(self, uid: str, namespaces: set[str]) -> None:
-        if self._running:
-            self._pending[uid] = set(namespaces)
-            self._gather(namespaces)
-        self._report(uid)
-
-    def _gather(self, namespaces: set[str]) -> None:
-        """Mark namespaces as dirty for the sake of a resource: as soon as no first login of another is awaited."""
-        self._gathered |= namespaces
-        if not self._gathered:
-            return
-        if not self._logins.expecting(self._platform):
-            self._release()
-        elif self._gathering is None:
-            self._gathering = asyncio.get_running_loop().call_later(_GATHER, self._release)
-
-    def _release(self) -> None:
-        if self._gathering is not None:
-            self._gathering.cancel()
-            self._gathering = None
-        gathered, self._gathered = self._gathered, set()
-        for namespace in gathered:
-            self.touch(namespace, False)
 
     def _report(self, uid: str) -> None:
         if self.reports is not None:
@@ -330,8 +235,8 @@ class Engine:
         finally:
             self._running = False
             self.queue.close()
-            for timer in (*self._ends.values(), *([self._gathering] if self._gathering else [])):
-                timer.cancel()
+            self._gather.close()
+            self._endings.close()
 
     async def _work(self) -> None:
         while True:
@@ -356,7 +261,8 @@ class Engine:
         began = time.monotonic()
         result = writer.Result()
         for attempt in range(_TRIES):
-            observed, desired = self._observe(namespace), self._desire(namespace)
+            observed = self._observe(namespace)
+            desired = self._demand.of(namespace, observed.namespace, self._secret_names())
             uid = observed.namespace.uid if observed.namespace is not None else ""
             planned = plan.plan(observed, desired, datetime.datetime.now(datetime.UTC))
             planned = self._repairs.spare(planned, namespace, uid, time.monotonic())
@@ -412,26 +318,6 @@ class Engine:
         wanted = self._logins.secret_names() | {names.DEFAULT_SECRET_NAME}
         return sorted(name for name in wanted if self._watches.synced(name))
 
-    def _desire(self, name: str) -> plan.Desired:
-        namespace = self._seen.namespaces.get("", name)
-        near = {uid: self._contributions[uid] for uid in self._near(name) if uid in self._contributions}
-        return plan.Desired(
-            applying=[
-                contribution
-                for uid, contribution in near.items()
-                if namespace is not None
-                and not contribution.frozen
-                and self._applies(self.resources[uid], namespace)
-            ],
-            frozen={uid: contribution for uid, contribution in near.items() if contribution.frozen},
-            live=self._live,
-            secret_names=self._secret_names(),
-        )
-
-    def _near(self, namespace: str) -> list[str]:
-        """Return the UIDs of the resources that can be about a namespace."""
-        return [*self._platform, *self._tenants.get(namespace, ())]
-
     def _note(self, planned: model.Plan, uid: str, result: writer.Result) -> None:
         """Count what was done, and remember what a rival may undo."""
         telemetry.SECRET_WRITES.inc(result.writes)
@@ -455,7 +341,7 @@ class Engine:
 
     def _record(self, namespace: str, planned: model.Plan, result: writer.Result) -> None:
         """Take in how the namespace stands now for each resource."""
-        for uid in self._near(namespace):
+        for uid in self._demand.near(namespace):
             outcome = planned.outcomes.get(uid)
             failure = result.failures.get(planned.secrets_of.get(uid, ""))
             if outcome is not None and failure is not None and outcome.state is not model.State.CONFLICT:
@@ -479,7 +365,7 @@ class Engine:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(_TIDY_AGAIN if left else None):
                     await self.queue.changed()
-            if self.queue.busy or self.queue.retrying:
+            if self.queue.busy or self.queue.retrying or self._gather:
                 continue
             wanted = self._logins.secret_names()
             if not all(self._watches.synced(name) or self._watches.refused(name) for name in wanted):
