@@ -12,6 +12,7 @@ import sys
 import time
 import traceback
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 from rich.table import Table
@@ -41,8 +42,8 @@ class Row:
     seconds: float
 
 
-async def run(chosen: list[book.Experiment], place: Arena) -> list[Row]:
-    """Run experiments one after the other."""
+async def run(chosen: list[book.Experiment], place: Arena, *, keep: bool = False) -> list[Row]:
+    """Run experiments one after the other; `keep` what each has found for the page."""
     rows = []
     for each in chosen:
         print(f"{each.name}: {each.title} ...", flush=True)
@@ -61,7 +62,21 @@ async def run(chosen: list[book.Experiment], place: Arena) -> list[Row]:
             flush=True,
         )
         rows.append(row)
+        if keep:
+            _keep(row)
     return rows
+
+
+def _kept() -> dict[str, dict[str, Any]]:
+    """Return what every experiment has found the last time, by name."""
+    found: dict[str, dict[str, Any]] = json.loads(ROWS.read_text(encoding="utf-8")) if ROWS.exists() else {}
+    return found
+
+
+def _keep(row: Row) -> None:
+    ROWS.parent.mkdir(exist_ok=True)
+    kept = _kept() | {row.experiment.name: {**dataclasses.asdict(row.finding), "seconds": row.seconds}}
+    ROWS.write_text(json.dumps(kept, indent=1), encoding="utf-8")
 
 
 async def sweep(place: Arena) -> Totals:
@@ -121,16 +136,18 @@ def markdown(rows: list[Row], totals: Totals, seconds: float) -> str:
     lines += ["| Total | |", "| --- | --- |"]
     lines += [f"| {name.replace('_', ' ')} | {value} |" for name, value in dataclasses.asdict(totals).items()]
     lines += ["", "Not done here:", "", "| Experiment | Why |", "| --- | --- |"]
-    lines += [f"| {each.number}. {each.title} | {each.why} |" for each in book.ELSEWHERE]
+    done = {row.experiment.number for row in rows}
+    lines += [
+        f"| {each.number}. {each.title} | {each.why} |"
+        for each in book.ELSEWHERE
+        if each.always or each.number not in done
+    ]
     return "\n".join(lines)
 
 
-def merged(rows: list[Row], known: list[book.Experiment]) -> list[Row]:
-    """Return these rows, and those of earlier runs for the experiments that were not run now."""
-    kept = json.loads(ROWS.read_text(encoding="utf-8")) if ROWS.exists() else {}
-    kept |= {row.experiment.name: {**dataclasses.asdict(row.finding), "seconds": row.seconds} for row in rows}
-    ROWS.parent.mkdir(exist_ok=True)
-    ROWS.write_text(json.dumps(kept, indent=1), encoding="utf-8")
+def last(known: list[book.Experiment]) -> list[Row]:
+    """Return what every experiment has found the last time."""
+    kept = _kept()
     found = []
     for each in known:
         if (row := kept.get(each.name)) is not None:
@@ -157,12 +174,12 @@ async def main(names: list[str], *, quick: bool, write: bool) -> int:
     chosen = [each for each in known if not names or each.name in names]
     began = time.monotonic()
     async with arena(quick=quick) as place:
-        rows = await run(chosen, place)
+        rows = await run(chosen, place, keep=write)
         totals = await sweep(place)
         details = place.evidence.details
     show(rows, totals, details)
     if write:
-        publish(markdown(merged(rows, known), totals, time.monotonic() - began))
+        publish(markdown(last(known), totals, time.monotonic() - began))
     failed = [row.experiment.name for row in rows if not row.finding.holds]
     if failed:
         print(f"does not hold: {', '.join(failed)}")

@@ -74,24 +74,28 @@ class Elsewhere:
 
     Attributes:
         why: why not, and what stands in its place.
+        always: say so even where the book holds another part of the same experiment.
     """
 
     number: int
     title: str
     why: str
+    always: bool = False
 
 
 ELSEWHERE = (
     Elsewhere(
-        9, "A leader cut off on another machine", "Needs a second machine; here both replicas share one kernel."
+        9, "A leader cut off on another machine", "Needs a second machine; here both share one kernel.", True
     ),
+    Elsewhere(10, "SIGKILL at each kind of write", "A test of its own, with every action that a plan can hold."),
     Elsewhere(18, "5,000 namespaces at once", "`make bench` measures it: see [performance](performance.md)."),
     Elsewhere(20, "Hours of churn, kills and short tokens", "`make soak`, an hour or more."),
+    Elsewhere(23, "Attackers' resources", "Tests of their own: see [security](security.md)."),
+    Elsewhere(24, "Mistaken resources of administrators", "Tests of their own: see [security](security.md)."),
+    Elsewhere(25, "Permissions", "`tests/manifests`: the rights that are used, and those that are given."),
     Elsewhere(27, "Upgrade from two versions before, and back", "There is one version so far."),
-    Elsewhere(
-        28, "From namespace to running container", "Needs a kubelet; `pod-race` goes as far as the pod's object."
-    ),
-    Elsewhere(30, "Core dumps", "The operator's manifests leave them to the node's settings."),
+    Elsewhere(28, "From namespace to running pod", "Needs a kubelet; `pod-race` ends at the pod's object.", True),
+    Elsewhere(30, "Canaries", "Looked for at the end of every run and by `provider-outage`.", True),
 )
 
 _book: dict[str, Experiment] = {}
