@@ -30,6 +30,8 @@ Key = tuple[str, str]
 NAME = "regcred"
 #: Looks a second at the ends of all logins.
 LOOKS = 4
+#: Seconds before its end in which a login could have been renewed, had the API server been there.
+EXCUSED = 60.0
 _LOST = (bare.Refused, aiohttp.ClientError, TimeoutError, ValueError, OSError)
 
 
@@ -224,6 +226,11 @@ class Reader:
         if body is None or self._going(namespace) or held not in self._held(body):
             return
         self._ended[key] = time.time()
+        ends = held.ends or 0.0
+        if any(since < ends and until > ends - EXCUSED for since, until in self._world.api_away):
+            # Nobody can renew what he cannot write: told, but not held against the operator.
+            self.counts["logins that ended with the API server away shortly before"] += 1
+            return
         self._wrong("expired login in a Secret", f"{namespace} {held.server}", f"ended {held.ends or 0:.0f}")
 
     async def _ask(self) -> None:

@@ -15,12 +15,11 @@ import signal
 import time
 from collections.abc import Awaitable, Callable
 
-from dev.processes import CommandError
 from dev.replicas import Supervised
 from dev.soak.world import World
 
 #: Seconds between two troubles, about.
-PAUSE = 40.0
+PAUSE = 45.0
 #: Share of the time at which the calm begins and ends.
 CALM = (0.2, 0.8)
 
@@ -66,7 +65,7 @@ class Trouble:
         if not self.calm:
             choices += [
                 # On a busy machine it takes longer than a Lease lasts without renewal.
-                (2, self._api_restart),
+                (1, self._api_restart),
                 (4, lambda: self._signal(leader, signal.SIGKILL, "SIGKILL of the leader")),
                 (3, lambda: self._signal(leader, signal.SIGTERM, "SIGTERM of the leader")),
                 (3, lambda: self._freeze(leader)),
@@ -119,17 +118,41 @@ class Trouble:
         try:
             await asyncio.sleep(self._chance.uniform(3, 15))
         finally:
-            await self._world.registry.start()
+            await self._registry_back()
+
+    async def _registry_back(self) -> None:
+        for _ in range(10):
+            try:
+                await self._world.registry.start()
+            except TimeoutError:
+                await self._world.registry.stop()
+            else:
+                return
+        raise RuntimeError("the private registry does not start")
 
     async def _api_restart(self) -> None:
         self._tell("restart of the API server")
         kill = self._chance.random() < 0.5
+        began = time.time()
+        self._world.api_away.append((began, float("inf")))
         await self._world.cluster.stop_apiserver(kill=kill)
         try:
             await asyncio.sleep(self._chance.uniform(0, 4))
         finally:
-            with contextlib.suppress(CommandError):
+            await self._api_back()
+            self._world.api_away[-1] = (began, time.time())
+
+    async def _api_back(self) -> None:
+        """Start the API server; on a busy machine that takes minutes."""
+        for _ in range(10):
+            try:
                 await self._world.cluster.start_apiserver()
+            except TimeoutError:
+                # It is still starting: another one would want its port.
+                await self._world.cluster.stop_apiserver(kill=True)
+            else:
+                return
+        raise RuntimeError("the API server does not start")
 
     def _tell(self, name: str) -> None:
         self.counts[name] += 1

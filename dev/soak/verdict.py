@@ -50,7 +50,7 @@ async def converged(world: stage.World) -> list[Violation]:
         return not last
 
     try:
-        await eventually(check, "everything to stand as it should", seconds=120, every=1)
+        await eventually(check, "everything to stand as it should", seconds=300, every=1)
     except NeverHappenedError:
         return last
     return []
@@ -129,7 +129,7 @@ async def orphans(world: stage.World) -> list[Violation]:
         return not last
 
     try:
-        await eventually(check, "nothing to be left", seconds=120, every=1)
+        await eventually(check, "nothing to be left", seconds=300, every=1)
     except NeverHappenedError:
         return last
     return []

@@ -31,7 +31,7 @@ Json = dict[str, Any]
 #: Stands in every secret that is ours to choose; it must be nowhere but in sources and pull Secrets.
 CANARY = "c4n4ry-of-the-soak"
 #: Seconds that logins live, by cloud.  They are renewed between 40 % and 50 % of it.
-LIVES = {"ecr": 180, "gcr": 170, "acr": 160}
+LIVES = {"ecr": 180, "gcr": 175, "acr": 170}
 ECR = "123456789012.dkr.ecr.eu-west-1.amazonaws.com"
 ECR_OTHER = "123456789012.dkr.ecr.eu-central-1.amazonaws.com"
 GAR = "europe-docker.pkg.dev"
@@ -68,6 +68,7 @@ class World:
         registry: with a token server in front.
         replicas: both.
         folder: of logs.
+        api_away: when the API server was away: from and to, seconds of the epoch.
     """
 
     cluster: ControlPlane
@@ -79,6 +80,7 @@ class World:
     registry: Registry
     replicas: list[Supervised]
     folder: Path
+    api_away: list[tuple[float, float]] = dataclasses.field(default_factory=list)
 
     def end(self, username: str, password: str) -> float | None:
         """When a login ends by the word of who handed it out; None where it does not end, 0 where it has ended."""
