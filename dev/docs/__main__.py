@@ -17,7 +17,7 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from dev.docs import api, reasons, tables
+from dev.docs import api, commands, reasons, tables
 
 ROOT = Path(__file__).resolve().parents[2]
 DOCS = ROOT / "docs"
@@ -35,6 +35,8 @@ BLOCKS: Mapping[str, Callable[[], str]] = {
     "metrics": tables.metrics,
     "alerts": tables.alerts,
     "permissions": tables.permissions,
+    "commands": commands.commands,
+    "causes": commands.causes,
 }
 
 

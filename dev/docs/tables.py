@@ -96,6 +96,7 @@ def permissions() -> str:
     for title, path in (
         ("The operator", "base/rbac.yaml"),
         ("People", "base/users.yaml"),
+        ("With `components/restart-stuck`", "components/restart-stuck/rbac.yaml"),
         ("With `components/tenant-secrets`", "components/tenant-secrets/rbac.yaml"),
         ("With `components/tenant-identities`", "components/tenant-identities/rbac.yaml"),
     ):

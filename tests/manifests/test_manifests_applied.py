@@ -15,6 +15,7 @@ NEEDS = {
     "admission": ((1, 30), "ValidatingAdmissionPolicy v1"),
     "cel": ((1, 25), "CEL in definitions"),
     "pdb": ((1, 21), "policy/v1"),
+    "pod-injection": ((1, 36), "MutatingAdmissionPolicy"),
 }
 
 

@@ -151,6 +151,8 @@ def test_components_can_be_combined(tmp_path: Path) -> None:
         "secret-name",
         "tenant-secrets",
         "tenant-identities",
+        "restart-stuck",
+        "pod-injection",
     ]
     own = {
         "resources": ["../manifests"],
@@ -167,6 +169,8 @@ def test_components_can_be_combined(tmp_path: Path) -> None:
         "PrometheusRule",
         "registry-login",
         "regcred:mine",
+        "pods/eviction",
+        "MutatingAdmissionPolicyBinding",
     )
     for part in parts:
         assert part in together
