@@ -29,7 +29,15 @@ def documents(block: Block) -> list[dict[str, Any]]:
 
 
 def of_kind(*kinds: str) -> list[Block]:
-    return [block for block in YAML if any(document.get("kind") in kinds for document in documents(block))]
+    """The blocks with an object of these kinds; Flux has a kind of its own that is named as kustomize's is."""
+    return [
+        block
+        for block in YAML
+        if any(
+            document.get("kind") in kinds and "toolkit.fluxcd.io" not in document.get("apiVersion", "")
+            for document in documents(block)
+        )
+    ]
 
 
 @pytest.mark.parametrize("block", YAML, ids=str)
@@ -82,41 +90,6 @@ async def test_other_objects_are_known_to_the_server(control_plane: Cluster, blo
     await control_plane.kubectl(
         *("apply", "--dry-run=client", "--validate=true", "-f", "-"), input=yaml.safe_dump_all(ours)
     )
-
-
-def lua_of_argo() -> str:
-    (block,) = [block for block in blocks(DOCS / "how-to" / "gitops.md", "yaml") if "health.lua" in block.body]
-    customizations = yaml.safe_load(yaml.safe_load(block.body)["data"]["resource.customizations"])
-    script: str = customizations["regcred.io/*"]["health.lua"]
-    return script
-
-
-def condition(kind: str, status: str) -> dict[str, str]:
-    return {"type": kind, "status": status, "message": f"{kind} is {status}"}
-
-
-@pytest.mark.parametrize(
-    ("conditions", "generation", "spec", "health"),
-    [
-        ([condition("Ready", "True")], 2, {}, "Healthy"),
-        ([condition("Ready", "False"), condition("Reconciling", "True")], 2, {}, "Progressing"),
-        ([condition("Ready", "False"), condition("Stalled", "True")], 2, {}, "Degraded"),
-        ([condition("Ready", "True")], 1, {}, "Progressing"),
-        ([condition("Ready", "True")], 2, {"suspend": True}, "Suspended"),
-        (None, 2, {}, "Progressing"),
-    ],
-)
-def test_argos_health_script_judges_as_the_table_says(
-    conditions: list[dict[str, str]] | None, generation: int, spec: dict[str, Any], health: str
-) -> None:
-    """The Lua for Argo CD, run as it is shown, comes to the verdict of the table above it."""
-    lupa = pytest.importorskip("lupa", reason="the Python package lupa, which runs Lua, is not installed")
-    lua = lupa.LuaRuntime()
-    obj: dict[str, Any] = {"metadata": {"generation": 2}, "spec": spec}
-    if conditions is not None:
-        obj["status"] = {"observedGeneration": generation, "conditions": conditions}
-    judge = lua.eval(f"function(obj)\n{lua_of_argo()}\nend")
-    assert judge(lua.table_from(obj, recursive=True))["status"] == health
 
 
 def quickstart() -> tuple[str, str, str]:

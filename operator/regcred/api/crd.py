@@ -98,7 +98,9 @@ def schema(kind: Kind) -> structural.Schema:
             "kind": {"description": f"Kind of the object: {kind.name}.", "type": "string", "maxLength": 63},
             "metadata": {"type": "object"},
             "spec": structural.schema_of(spec.SPECS[kind.name]),
-            "status": structural.schema_of(status.STATUSES[kind.name]),
+            # A resource without a status counts as ready by kstatus, and so for Flux: until the operator has seen it,
+            # it is of another generation.  Source: Flux's own definitions have the same default.
+            "status": {**structural.schema_of(status.STATUSES[kind.name]), "default": {"observedGeneration": -1}},
         },
     }
 

@@ -152,8 +152,8 @@ class ClusterSummary(Summary):
 class Status(Observed):
     """What is observed of a resource; rebuilt from the cluster at any time."""
 
-    observed_generation: Count | None = None
-    """Generation of the spec that this status is about."""
+    observed_generation: Annotated[int, pydantic.Field(ge=-1)] | None = None
+    """Generation of the spec that this status is about; -1 until the operator has looked at the resource."""
     last_handled_refresh_at: Line | None = None
     """Value of the annotation regcred.io/refresh-requested-at that was last acted on."""
     conditions: Annotated[
