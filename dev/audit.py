@@ -21,6 +21,7 @@ class Request:
         at: when it was answered, RFC 3339 with microseconds.
         began: when it arrived.
         pod: that the user's token is bound to, or "".
+        sent, answered: the bodies, where the control plane was told to keep them for this user.
     """
 
     user: str
@@ -34,6 +35,8 @@ class Request:
     at: str
     began: str = ""
     pod: str = ""
+    sent: dict[str, Any] = dataclasses.field(default_factory=dict, repr=False)
+    answered: dict[str, Any] = dataclasses.field(default_factory=dict, repr=False)
 
     @property
     def is_write(self) -> bool:
@@ -76,6 +79,8 @@ class AuditLog:
                     at=document["stageTimestamp"],
                     began=document["requestReceivedTimestamp"],
                     pod=((document["user"].get("extra") or {}).get(POD) or [""])[0],
+                    sent=document.get("requestObject") or {},
+                    answered=document.get("responseObject") or {},
                 )
 
     def writes(self, user: str) -> list[Request]:

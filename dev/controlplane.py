@@ -48,12 +48,7 @@ CONTROLLERS = (
 _SERVICE_NAMES = ("kubernetes", "kubernetes.default", "kubernetes.default.svc", "10.0.0.1")
 _READY_SECONDS = 60.0
 _POLL_SECONDS = 0.05
-_AUDIT_POLICY = {
-    "apiVersion": "audit.k8s.io/v1",
-    "kind": "Policy",
-    "omitStages": ["RequestReceived"],
-    "rules": [{"level": "Metadata"}],
-}
+_WRITES = ["create", "update", "patch", "delete"]
 
 
 class NotOursError(RuntimeError):
@@ -194,8 +189,12 @@ class ControlPlane(Cluster):
 
 
 @contextlib.asynccontextmanager
-async def start_control_plane() -> AsyncIterator[Cluster]:
-    """A running control plane, gone at the end; or the cluster that KUBECONFIG_UNDER_TEST names, as it is."""
+async def start_control_plane(audited: str = "") -> AsyncIterator[Cluster]:
+    """A running control plane, gone at the end; or the cluster that KUBECONFIG_UNDER_TEST names, as it is.
+
+    Args:
+        audited: a user whose writes stand in the audit log with what was sent and answered.
+    """
     given = os.environ.get(GIVEN)
     if given:
         with scratch_folder("cluster") as folder:
@@ -203,7 +202,7 @@ async def start_control_plane() -> AsyncIterator[Cluster]:
         return
     binaries = await control_plane_binaries()
     with scratch_folder("cluster", in_memory=True) as folder:
-        plane = _prepared(folder, binaries)
+        plane = _prepared(folder, binaries, audited)
         try:
             await plane.start()
             yield plane
@@ -222,7 +221,7 @@ def owned(cluster: Cluster) -> ControlPlane:
     return cluster
 
 
-def _prepared(folder: Path, binaries: Binaries) -> ControlPlane:
+def _prepared(folder: Path, binaries: Binaries, audited: str) -> ControlPlane:
     authority = Authority("regcred-dev")
     port, etcd_port = free_port(), free_port()
     url = f"https://127.0.0.1:{port}"
@@ -236,7 +235,7 @@ def _prepared(folder: Path, binaries: Binaries) -> ControlPlane:
         write_kubeconfig(folder / f"kubeconfig-{name}", url, authority.certificate, _user(pair))
     signing = rsa_key()
     Pair(public_pem(signing), private_pem(signing)).write(folder, "service-accounts")
-    (folder / "audit-policy.yaml").write_text(yaml.safe_dump(_AUDIT_POLICY))
+    (folder / "audit-policy.yaml").write_text(yaml.safe_dump(_audit_policy(audited)))
     return ControlPlane(
         folder=folder,
         binaries=binaries,
@@ -252,6 +251,16 @@ def _prepared(folder: Path, binaries: Binaries) -> ControlPlane:
         issuer=ISSUER,
         environment=binaries.environment,
     )
+
+
+def _audit_policy(audited: str) -> dict[str, object]:
+    whole = {"level": "RequestResponse", "users": [audited], "verbs": _WRITES}
+    return {
+        "apiVersion": "audit.k8s.io/v1",
+        "kind": "Policy",
+        "omitStages": ["RequestReceived"],
+        "rules": [*([whole] if audited else []), {"level": "Metadata"}],
+    }
 
 
 def _user(pair: Pair) -> dict[str, str]:

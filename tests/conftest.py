@@ -31,6 +31,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker("cluster")
 
 
+#: What it writes is judged by what it sent, too.
+OPERATOR = "system:serviceaccount:regcred-system:regcred"
 REGISTRY_USERS = {
     "alice": User("s3cret", {"private/*": PULL}),
     "bob": User("hunter2", {"public/*": PULL}),
@@ -40,7 +42,7 @@ REGISTRY_USERS = {
 @pytest.fixture(scope="session")
 async def control_plane() -> AsyncIterator[Cluster]:
     """The session's cluster: started by us, or the one that KUBECONFIG_UNDER_TEST names."""
-    async with start_control_plane() as cluster:
+    async with start_control_plane(audited=OPERATOR) as cluster:
         yield cluster
 
 
