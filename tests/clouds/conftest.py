@@ -171,7 +171,7 @@ async def first(hub: Hub, clouds: Clouds, figures: dict[str, Any]) -> Stage:
         found = await hub.pull_secret_of_all()
         return found if set(names) <= set(found) else None
 
-    pull_secrets = await eventually(served, f"{MANY} namespaces to be served", seconds=60, every=0.5)
+    pull_secrets = await eventually(served, f"{MANY} namespaces to be served", seconds=240, every=0.5)
     figures[f"seconds until {len(declared)} modes and {MANY} namespaces were served"] = round(
         time.monotonic() - began, 1
     )
@@ -194,7 +194,7 @@ async def second(hub: Hub, clouds: Clouds, first: Stage) -> Stage:
             found if len(many) == 1 and all(password.encode() in next(iter(many)) for password in latest) else None
         )
 
-    pull_secrets = await eventually(renewed, "the many namespaces to be renewed", seconds=60, every=0.5)
+    pull_secrets = await eventually(renewed, "the many namespaces to be renewed", seconds=240, every=0.5)
     return Stage(ending, sights, pull_secrets)
 
 

@@ -127,7 +127,7 @@ class Hub(World):
             if mode.namespace in secrets and mode.name in resources
         }
 
-    async def all_ready(self, modes: Iterable[Mode], *, seconds: float = 90.0) -> dict[str, Sight]:
+    async def all_ready(self, modes: Iterable[Mode], *, seconds: float = 240.0) -> dict[str, Sight]:
         """Wait until every mode is Ready and its Secret stands."""
         modes = list(modes)
         waiting: dict[str, Any] = {}
