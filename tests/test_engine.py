@@ -207,6 +207,19 @@ async def test_a_slow_provider_does_not_hold_up_the_others(world: World) -> None
     assert world.logins.awaited == {"uid-slow"}
 
 
+async def test_who_has_nothing_goes_first(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Namespaces without any login are served before those where one is only renewed."""
+    uid = world.declare("a", namespaces={"names": ["team-a", "team-b"]})
+    world.publish(uid, QUAY, "one")
+    await eventually(_idle(world), "the first logins", seconds=30, every=0.01)
+    planned: list[str] = []
+    observe = world.engine._observe
+    monkeypatch.setattr(world.engine, "_observe", lambda name: (planned.append(name), observe(name))[1])
+    world.declare("a", generation=2)
+    await world.everywhere({QUAY: "one"})
+    assert planned[0] == "team-c"
+
+
 async def test_an_urgent_namespace_waits_for_nobody(world: World) -> None:
     """A namespace that is born gets what there is at once."""
     uid = world.declare("a")

@@ -108,7 +108,12 @@ class Engine:
     def touch(self, namespace: str, urgent: bool) -> None:  # noqa: FBT001 - the mirror's callback
         """Mark a namespace as dirty."""
         if self._running:
-            self.queue.add(namespace, urgent=urgent)
+            self.queue.add(namespace, workqueue.Priority.URGENT if urgent else self._priority(namespace))
+
+    def _priority(self, namespace: str) -> workqueue.Priority:
+        """Return how soon a namespace is looked at: one without any login goes before those that have one."""
+        known = self._seen.secrets.within(namespace)
+        return workqueue.Priority.NORMAL if known else workqueue.Priority.FIRST
 
     def _touch(self, namespaces: set[str]) -> None:
         for namespace in namespaces:
@@ -226,7 +231,7 @@ class Engine:
             self._pending[uid] = self._affected(resource)
         self._unseen = set(everywhere)
         for namespace in sorted(everywhere):
-            self.queue.add(namespace)
+            self.touch(namespace, False)
         try:
             async with asyncio.TaskGroup() as group:
                 for number in range(self._workers):

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from regcred.distribution import pace, workqueue
+from regcred.distribution.workqueue import Priority
 
 
 async def take(queue, number):
@@ -39,11 +40,22 @@ async def test_order_and_urgency():
     queue = workqueue.WorkQueue()
     for name in ("a", "b", "a", "c", "b"):
         queue.add(name)
-    queue.add("u", urgent=True)
-    queue.add("v", urgent=True)
+    queue.add("u", Priority.URGENT)
+    queue.add("v", Priority.URGENT)
     assert queue.depth == 5
     assert await take(queue, 5) == ["u", "v", "a", "b", "c"]
     assert await nothing_waits(queue)
+
+
+async def test_priorities():
+    """What was born goes before what has nothing yet, and that before what has something already."""
+    queue = workqueue.WorkQueue()
+    for name, priority in (("c", Priority.NORMAL), ("b", Priority.FIRST), ("d", Priority.NORMAL)):
+        queue.add(name, priority)
+    queue.add("a", Priority.URGENT)
+    queue.add("d", Priority.FIRST)
+    queue.add("b", Priority.NORMAL)
+    assert await take(queue, 4) == ["a", "b", "d", "c"]
 
 
 async def test_waiting_name_becomes_urgent():
@@ -51,7 +63,7 @@ async def test_waiting_name_becomes_urgent():
     queue = workqueue.WorkQueue()
     for name in ("a", "b", "c"):
         queue.add(name)
-    queue.add("c", urgent=True)
+    queue.add("c", Priority.URGENT)
     queue.add("c")
     assert await take(queue, 3) == ["c", "a", "b"]
     assert await nothing_waits(queue)
@@ -63,7 +75,7 @@ async def test_never_twice_at_once():
     queue.add("a")
     assert await take(queue, 1) == ["a"]
     queue.add("a")
-    queue.add("a", urgent=True)
+    queue.add("a", Priority.URGENT)
     queue.add("b")
     assert await take(queue, 1) == ["b"]
     assert await nothing_waits(queue)
@@ -79,7 +91,7 @@ async def test_pace():
         queue.add(name)
     assert await take(queue, 2) == ["a", "b"]
     assert await nothing_waits(queue)
-    queue.add("u", urgent=True)
+    queue.add("u", Priority.URGENT)
     assert await take(queue, 1) == ["u"]
     queue.done("u")
     assert await nothing_waits(queue)
@@ -98,7 +110,7 @@ async def test_waiting_name_that_becomes_urgent_is_not_paced():
     assert await take(queue, 1) == ["a"]
     waiting = asyncio.ensure_future(queue.get())
     await asyncio.sleep(0)
-    queue.add("b", urgent=True)
+    queue.add("b", Priority.URGENT)
     async with asyncio.timeout(5):
         assert await waiting == "b"
 
@@ -273,7 +285,7 @@ class Queueing(RuleBasedStateMachine):
         self.loop = FakeLoop()
         self.real, workqueue.asyncio.get_running_loop = workqueue.asyncio.get_running_loop, lambda: self.loop
         self.queue = workqueue.WorkQueue()
-        self.owed: dict[str, bool] = {}
+        self.owed: dict[str, Priority] = {}
         self.working: set[str] = set()
 
     def teardown(self):
@@ -284,10 +296,10 @@ class Queueing(RuleBasedStateMachine):
                 self.take_one()
         workqueue.asyncio.get_running_loop = self.real
 
-    @rule(name=NAMES, urgent=st.booleans())
-    def add(self, name, urgent):
-        self.queue.add(name, urgent=urgent)
-        self.owed[name] = self.owed.get(name, False) or urgent
+    @rule(name=NAMES, priority=st.sampled_from(Priority))
+    def add(self, name, priority):
+        self.queue.add(name, priority)
+        self.owed[name] = min(self.owed.get(name, priority), priority)
 
     @precondition(lambda self: set(self.owed) - self.working)
     @rule()
@@ -295,14 +307,14 @@ class Queueing(RuleBasedStateMachine):
         self.take_one()
 
     def take_one(self):
-        free = {name: urgent for name, urgent in self.owed.items() if name not in self.working}
+        free = {name: priority for name, priority in self.owed.items() if name not in self.working}
         coroutine = self.queue.get()
         with pytest.raises(StopIteration) as taken:
             coroutine.send(None)
         name = taken.value.value
         assert name not in self.working, "never worked on twice at once"
         assert name in free, "nothing that nobody asked for"
-        assert free[name] or not any(free.values()), "the urgent first"
+        assert free[name] == min(free.values()), "the urgent first"
         del self.owed[name]
         self.working.add(name)
 
@@ -328,7 +340,7 @@ class Queueing(RuleBasedStateMachine):
         end = self.loop.now + seconds
         for timer in self.loop.timers:
             if not timer.cancelled and timer.when <= end:
-                self.owed.setdefault(timer.arguments[0], False)
+                self.owed.setdefault(timer.arguments[0], Priority.NORMAL)
         self.loop.advance(seconds)
 
     @invariant()

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import collections
+import enum
 import random
 from collections.abc import Callable
 
@@ -15,6 +16,14 @@ from regcred.distribution import pace
 #: Seconds before the first retry of a failed name; doubled up to the ceiling.
 _FLOOR = 1.0
 _CEILING = 300.0
+
+
+class Priority(enum.IntEnum):
+    """How soon a name wants work: the lower goes first."""
+
+    URGENT = 0  # something was born there, and its pods may start now
+    FIRST = 1  # nothing of ours stands there yet
+    NORMAL = 2  # what stands there is to be looked at
 
 
 class WorkQueue:
@@ -29,12 +38,11 @@ class WorkQueue:
 
     def __init__(self, paced: pace.Pace | None = None) -> None:
         self.pace = paced or pace.Pace()
-        self._urgent: collections.deque[str] = collections.deque()
-        self._normal: collections.deque[str] = collections.deque()
-        self._waiting: dict[str, bool] = {}
-        #: Names in work, and whether they were taken as urgent.
-        self._working: dict[str, bool] = {}
-        self._again: dict[str, bool] = {}
+        self._lines: dict[Priority, collections.deque[str]] = {each: collections.deque() for each in Priority}
+        #: Names that wait, that are in work, and that have to come back, each with its priority.
+        self._waiting: dict[str, Priority] = {}
+        self._working: dict[str, Priority] = {}
+        self._again: dict[str, Priority] = {}
         self._timers: dict[str, asyncio.TimerHandle] = {}
         self._appointments: dict[str, asyncio.TimerHandle] = {}
         self._failures: dict[str, int] = {}
@@ -56,50 +64,45 @@ class WorkQueue:
         """How many names wait for a retry."""
         return len(self._timers)
 
-    def add(self, name: str, *, urgent: bool = False) -> None:
-        """Ask for work on `name`; urgent ones go first, and one that waits already may become urgent."""
+    def add(self, name: str, priority: Priority = Priority.NORMAL) -> None:
+        """Ask for work on `name`; one that waits already may only move ahead."""
         if timer := self._timers.pop(name, None):
             timer.cancel()
         if name in self._working:
-            self._again[name] = self._again.get(name, False) or urgent
-        elif name not in self._waiting:
-            self._waiting[name] = urgent
-            (self._urgent if urgent else self._normal).append(name)
-            self._ready.set()
-        elif urgent and not self._waiting[name]:
-            # Its place in the other line is passed over when its turn comes there.
-            self._waiting[name] = True
-            self._urgent.append(name)
+            self._again[name] = min(self._again.get(name, priority), priority)
+        elif name not in self._waiting or priority < self._waiting[name]:
+            # A place that it has in another line is passed over when its turn comes there.
+            self._waiting[name] = priority
+            self._lines[priority].append(name)
             self._ready.set()
 
     async def get(self) -> str:
         """Return the next name; `done` must follow."""
         while True:
-            name = self._next(self._urgent, urgent=True)
-            if name is None and self._unhurried() < self.pace.limit:
-                name = self._next(self._normal, urgent=False)
+            name = self._next()
             if name is not None:
                 return name
             self._ready.clear()
             await self._ready.wait()
 
-    def _unhurried(self) -> int:
-        return sum(1 for urgent in self._working.values() if not urgent)
-
-    def _next(self, line: collections.deque[str], *, urgent: bool) -> str | None:
-        while line:
-            name = line.popleft()
-            if self._waiting.get(name) is urgent:
-                del self._waiting[name]
-                self._working[name] = urgent
-                return name
+    def _next(self) -> str | None:
+        unhurried = sum(1 for priority in self._working.values() if priority is not Priority.URGENT)
+        for priority, line in self._lines.items():
+            if priority is not Priority.URGENT and unhurried >= self.pace.limit:
+                return None
+            while line:
+                name = line.popleft()
+                if self._waiting.get(name) is priority:
+                    del self._waiting[name]
+                    self._working[name] = priority
+                    return name
         return None
 
     def done(self, name: str) -> None:
         """Say that the work on `name` is over."""
         self._working.pop(name, None)
         if name in self._again:
-            self.add(name, urgent=self._again.pop(name))
+            self.add(name, self._again.pop(name))
         self._ready.set()
         self._changed.set()
 
