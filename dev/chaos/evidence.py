@@ -135,6 +135,8 @@ class Evidence:
                 await asyncio.sleep(0.2)
 
     def _take(self, kind: str, resource: str, meta: dict[str, Any]) -> None:
+        if kind == "BOOKMARK":
+            return
         if kind in ("ADDED", "MODIFIED"):
             self._changes[resource, meta["namespace"], meta["name"]] += 1
         if resource != "secrets":
