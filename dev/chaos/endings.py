@@ -55,7 +55,7 @@ async def deleted_while_away(arena: Arena) -> Finding:
 async def _documented_sweep(arena: Arena) -> None:
     """Run the script that the page on uninstalling has for entries that were left behind."""
     page = (ROOT / "docs" / "how-to" / "uninstall.md").read_text(encoding="utf-8")
-    script = page.split("```sh\n", 2)[-1].split("```", 1)[0]
+    script = page.rsplit("```sh\n", 1)[1].split("```", 1)[0]
     path = os.pathsep.join((str(arena.cluster.kubectl_program.parent), os.environ.get("PATH", os.defpath)))
     environment = {**os.environ, "PATH": path, "KUBECONFIG": str(arena.cluster.admin_kubeconfig)}
     await run("bash", "-euc", script, env=environment)

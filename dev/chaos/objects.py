@@ -197,8 +197,8 @@ async def _pod(corner: Corner, namespace: str, name: str, named: list[dict[str, 
                 body={"metadata": {"name": name}, "spec": spec},
                 tries=1,
             )
-        except errors.Forbidden:
-            return False  # its account is not there yet
+        except (errors.Forbidden, errors.Unavailable):
+            return False  # its account is not there yet, or has no token yet
         got.extend(row["name"] for row in body["spec"].get("imagePullSecrets") or [])
         return True
 

@@ -32,7 +32,7 @@ _FAULTS: tuple[Action, ...] = (
 )
 async def registry_faults(arena: Arena) -> Finding:
     """Prove a changed password against a registry that fails."""
-    good, worse = arena.evidence.canary(), arena.evidence.canary()
+    good = arena.evidence.canary()
     async with (
         start_registry({"robot": User(good, {"private/*": PULL})}, tls=True) as registry,
         fault_proxy(registry.url, ca_file=registry.ca_file) as proxy,
@@ -50,7 +50,7 @@ async def registry_faults(arena: Arena) -> Finding:
         faults = _FAULTS[:2] if arena.quick else _FAULTS
         for fault in faults:
             with proxy.fault(fault) as rule:
-                await corner.source(worse, name=source)
+                await corner.source(arena.evidence.canary(), name=source)
                 await timed(lambda rule=rule: _hit(rule), f"{type(fault).__name__} to be met", seconds=90)  # type: ignore[misc]
                 # Somebody else's login goes through meanwhile.
                 began = time.monotonic()
