@@ -27,7 +27,7 @@ def _command(parent: click.Context, name: str) -> str:
     usage = command.get_usage(context).removeprefix("Usage: ")
     rows = ["| Option | Default | Meaning |", "| --- | --- | --- |"]
     for parameter in command.get_params(context):
-        if not isinstance(parameter, click.Option) or parameter.name == "help":
+        if not isinstance(parameter, click.Option) or "--help" in parameter.opts:
             continue
         record = parameter.get_help_record(context)
         assert record is not None  # noqa: S101 - none of ours is hidden
