@@ -91,6 +91,28 @@ def test_every_reason_of_a_condition_says_what_to_do() -> None:
     assert {reason.value for reason in conditions.Reason} - {"Succeeded"} <= advised
 
 
+@EACH
+def test_every_test_that_is_named_exists(page: Path) -> None:
+    """A page that says which test shows something names one that is there."""
+    for path, name in re.findall(r"`(tests/[\w/]+\.py)::(\w+)`", page.read_text()):
+        assert re.search(rf"^ *(?:async )?def {name}\(", (ROOT / path).read_text(), re.MULTILINE), (
+            f"{path}::{name}"
+        )
+
+
+def test_every_attack_has_a_test() -> None:
+    """Every row of the threat model's attacks names a test."""
+    page = (DOCS / "threat-model.md").read_text()
+    _, _, attacks = page.partition("\n## Attacks\n")
+    attacks, _, _ = attacks.partition("\n## ")
+    rows = [
+        row for row in attacks.splitlines() if row.startswith("| ") and not row.startswith(("| ---", "| Attack"))
+    ]
+    rows = [row for row in rows if not row.startswith(("| He could", "| Way"))]
+    assert len(rows) > 25
+    assert [row for row in rows if "`tests/" not in row] == []
+
+
 def test_messages_are_read_off_the_code() -> None:
     """The list of messages holds what a provider's error says, with what is filled in between angle quotes."""
     page = reasons.of_providers()

@@ -11,7 +11,7 @@ import pytest
 
 from dev.audit import AuditLog
 from dev.cluster import Cluster
-from dev.operator_process import ACCOUNT, NAMESPACE, OperatorProcess, install
+from dev.operator_process import ACCOUNT, NAMESPACE, ROOT, OperatorProcess, install
 from dev.registry import Registry
 from dev.world import Json, World
 
@@ -20,8 +20,9 @@ OPERATOR_USER = f"system:serviceaccount:{NAMESPACE}:{ACCOUNT}"
 
 @pytest.fixture(scope="session")
 async def installed(control_plane: Cluster) -> Cluster:
-    """The session's cluster with regcred's own manifests applied."""
-    await install(control_plane)
+    """The session's cluster with regcred's own manifests applied, and the fence where the server has such a thing."""
+    fenced = control_plane.version >= (1, 30)
+    await install(control_plane, ROOT / "manifests" / ("overlays/admission" if fenced else ""))
     return control_plane
 
 

@@ -1,0 +1,1 @@
+"""Loaded into a process by its path, not imported: see `sitecustomize.py`."""
