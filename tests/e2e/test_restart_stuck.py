@@ -138,7 +138,11 @@ async def test_what_lost_the_race_is_evicted_and_nothing_else(race: Race, audit:
     """Pods with a controller go, init containers count; other causes, lists of their own and lone pods stay."""
     await race.world.declare(race.entry, pods={"restartStuck": True})
     await race.gone("web-0", "setup-0")
-    assert "EvictedStuckPod" in await race.told("web-0")
+
+    async def told() -> bool:
+        return "EvictedStuckPod" in await race.told("web-0")
+
+    await eventually(told, "the eviction to be told", seconds=60)
     assert race.image in (await race.told("web-0"))["EvictedStuckPod"]
 
     async def held() -> bool:
