@@ -27,6 +27,8 @@ _SHARED = {
     "components/tenant-secrets": ("rbac.yaml",),
     "components/tenant-identities": ("rbac.yaml",),
     "components/pdb": ("pdb.yaml",),
+    "components/restart-stuck": ("rbac.yaml",),
+    "components/pod-injection": ("policy.yaml",),
     "components/prometheus": ("servicemonitor.yaml", "alerts.yaml"),
     "components/grafana": ("regcred.json",),
 }

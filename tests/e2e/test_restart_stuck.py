@@ -19,6 +19,8 @@ from regcred.cluster import client as api
 from regcred.cluster import errors
 from tests.e2e.commands_support import Stage
 from tests.e2e.conftest import OPERATOR_USER, World
+from tests.e2e.fenced import writes
+from tests.manifests.fence_support import refusals
 
 DENIED = "Back-off pulling image: ErrImagePull: failed to authorize: 401 Unauthorized"
 RBAC = ROOT / "manifests" / "components" / "restart-stuck" / "rbac.yaml"
@@ -152,6 +154,8 @@ async def test_what_lost_the_race_is_evicted_and_nothing_else(race: Race, audit:
     assert "never" in (await race.told("budget-0"))["EvictionBlocked"]
     evicted = [r for r in audit.requests(OPERATOR_USER) if r.resource == "pods" and r.verb == "create"]
     assert sorted(request.name for request in evicted) == ["setup-0", "web-0"]
+    refused = [told async for write in writes(race.api, audit) for told in refusals(write)]
+    assert refused == []
     for name in ("bare", "other-0", "budget-0", "list-0", "tag-0"):
         assert await race.there(name), name
 

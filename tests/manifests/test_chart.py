@@ -34,6 +34,8 @@ SAME = {
     "no-cluster-ambient": {"clusterAmbientCredentials": False},
     "pdb": {"podDisruptionBudget": {"enabled": True}},
     "prometheus": {"prometheus": {"enabled": True}},
+    "pod-injection": {"podInjection": {"enabled": True}},
+    "restart-stuck": {"restartStuck": {"enabled": True}},
     "secret-name": {"secretNames": ["regcred", "registry-login"]},
     "single-replica": {"replicas": 1},
     "tenant-sources": {"tenantSources": {"secrets": True, "identities": True}},

@@ -78,8 +78,14 @@ def lease(name: str, namespace: str = NAMESPACE, operation: str = "UPDATE") -> R
     )
 
 
-def event(api_version: str) -> Request:
-    return Request("CREATE", "events", "e", "team", new={"involvedObject": {"apiVersion": api_version}})
+def event(api_version: str, kind: str = "", reason: str = "") -> Request:
+    body: Json = {"involvedObject": {"apiVersion": api_version, **({"kind": kind} if kind else {})}}
+    return Request("CREATE", "events", "e", "team", new={**body, **({"reason": reason} if reason else {})})
+
+
+def eviction(**preconditions: str) -> Request:
+    body: Json = {"deleteOptions": {"preconditions": preconditions}} if preconditions else {}
+    return Request("CREATE", "pods", "web-0", "team", subresource="eviction", new=body)
 
 
 def listed(*names: str) -> Json:
@@ -117,6 +123,9 @@ ALLOWED = {
     "lease": lease("regcred"),
     "the first lease": lease("regcred", operation="CREATE"),
     "event": event("regcred.io/v1alpha1"),
+    "evict": eviction(uid="u", resourceVersion="1"),
+    "event about that": event("v1", "Pod", "EvictedStuckPod"),
+    "event about what is in its way": event("v1", "Pod", "EvictionBlocked"),
     "status": Request("UPDATE", "clusterregistrycredentials", "p", group="regcred.io", subresource="status"),
     "somebody else": dataclasses.replace(secret("CREATE", FOREIGN), user="system:admin"),
     "another account of the name": dataclasses.replace(
@@ -203,6 +212,10 @@ DENIED = {
     "another lease": (lease("other", operation="CREATE"), "no other"),
     "a lease elsewhere": (lease("regcred", "kube-system"), "no other"),
     "an event on a pod": (event("v1"), "its own resources only"),
+    "another event on a pod": (event("v1", "Pod", "Scheduled"), "its own resources only"),
+    "an event on a node": (event("v1", "Node", "EvictedStuckPod"), "its own resources only"),
+    "evict whatever is there": (eviction(), "by its uid and resourceVersion only"),
+    "evict whatever state it is in": (eviction(uid="u"), "by its uid and resourceVersion only"),
     "a resource itself": (
         Request("UPDATE", "clusterregistrycredentials", "p", group="regcred.io"),
         "regcred.io/clusterregistrycredentials UPDATE",

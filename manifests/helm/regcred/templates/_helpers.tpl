@@ -23,6 +23,13 @@ Expects a dict of `root` and `file`.
 {{- $_ := set $object.metadata "labels" (merge (deepCopy $object.metadata.labels) .) }}
 {{- end }}
 {{- end }}
+{{- if eq $object.kind "MutatingAdmissionPolicyBinding" }}
+{{- range $row := $object.spec.matchResources.namespaceSelector.matchExpressions }}
+{{- if has "regcred-system" $row.values }}
+{{- $_ := set $row "values" (append (without $row.values "regcred-system") $root.Release.Namespace) }}
+{{- end }}
+{{- end }}
+{{- end }}
 {{- if eq $object.kind "PrometheusRule" }}
 {{- range $group := $object.spec.groups }}
 {{- range $rule := $group.rules }}
