@@ -17,7 +17,7 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from dev.docs import api, commands, reasons, tables
+from dev.docs import api, commands, moves, reasons, tables
 
 ROOT = Path(__file__).resolve().parents[2]
 DOCS = ROOT / "docs"
@@ -37,6 +37,7 @@ BLOCKS: Mapping[str, Callable[[], str]] = {
     "permissions": tables.permissions,
     "commands": commands.commands,
     "causes": commands.causes,
+    **moves.BLOCKS,
 }
 
 

@@ -10,7 +10,7 @@ import click
 #: Name of a command to the module that has it under that name.
 COMMANDS: Mapping[str, str] = {
     name: f"regcred.commands.{name}"
-    for name in ("check", "explain", "plan", "refresh", "status", "test", "uninstall")
+    for name in ("check", "explain", "migrate", "plan", "refresh", "status", "test", "uninstall")
 }
 
 
