@@ -5,7 +5,7 @@ SHELL := /bin/bash
 BIN := .venv/bin
 PYTHON_RUN := $(BIN)/python
 
-.PHONY: help venv demo up down test test-fast bench chaos soak lint format crds docs check-generated lock clean
+.PHONY: help venv demo up down test test-fast bench chaos soak lint format crds docs check-generated lock clean release docs-site
 
 help:  ## Show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -60,6 +60,12 @@ check-generated: venv  ## Check that generated files are current
 	@$(PYTHON_RUN) -m dev.docs --check
 	@$(PYTHON_RUN) -m dev.dashboard --check
 	@$(PYTHON_RUN) -m dev.chart --check
+
+release: venv  ## Make wheel, sdist, image build context, manifests, chart, bill of materials and checksums into dist/
+	@$(PYTHON_RUN) -m dev.release
+
+docs-site: venv  ## Build the documentation as a web site into build/site
+	@$(BIN)/mkdocs build --strict --quiet --clean
 
 lock: venv  ## Renew the locked requirements
 	@uv=$$(command -v uv || echo .tool/bin/uv); \
