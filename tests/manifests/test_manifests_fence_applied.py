@@ -17,9 +17,14 @@ from tests.manifests.fence_support import OPERATOR
 from tests.manifests.manifests_support import NAMESPACE, ROOT
 
 Json = dict[str, Any]
+#: What a resource has left that was to be retained: an operator that is at work leaves it alone.
+LEFT = {"from": "ClusterRegistryCredential/gone", "deletionPolicy": "Retain"}
 MARKS: Json = {
     "labels": {"app.kubernetes.io/managed-by": "regcred"},
-    "annotations": {"regcred.io/contributors": "{}"},
+    "annotations": {
+        "regcred.io/contributors": json.dumps({"u": LEFT}),
+        "regcred.io/servers": json.dumps({"a.example.com": {"from": LEFT["from"], "uid": "u"}}),
+    },
 }
 PULL: Json = {
     "apiVersion": "v1",
