@@ -197,10 +197,10 @@ async def beside(corner: Corner, name: str) -> AsyncIterator[list[float]]:
     async def renew() -> None:
         password = f"pw-{secrets.token_hex(12)}"
         began = time.monotonic()
-        source = await corner.login("robot", password, name=f"{corner.id}-{name}-good")
-        if not took:
-            entry = {"server": "good.example.com", "login": {"secretRef": {"name": source}}}
-            await corner.declare(entry, name=f"{corner.id}-{name}-good", namespaces={"names": [namespace]})
+        # A source of a new name each time: one that changes again and again is read every half minute at most.
+        source = await corner.login("robot", password, name=f"{corner.id}-{name}-{len(took)}")
+        entry = {"server": "good.example.com", "login": {"secretRef": {"name": source}}}
+        await corner.declare(entry, name=f"{corner.id}-{name}-good", namespaces={"names": [namespace]})
         await corner.served(namespace, login=("robot", password))
         took.append(time.monotonic() - began)
 
@@ -295,7 +295,7 @@ _SERVERS = {"gcr": "europe-docker.pkg.dev", "acr": "evil.azurecr.io", "login": "
 async def hostile_sources(corner: Corner, recording: Recording) -> Outcome:
     """Let a tenant's sources be giant, deep, of the wrong kind, or ask for what the operator's machine can reach."""
     (tenant,) = await corner.namespaces("sources")
-    api_port = int(corner.cluster.url.rpartition(":")[2])
+    api_port = int(corner.operator.cluster.url.rpartition(":")[2])
     async with listener() as (port, came), beside(corner, "sources") as renewals:
         sources = _sources(port)
         names = {what: f"s{number}" for number, what in enumerate(sources)}
@@ -470,7 +470,7 @@ async def hostile_tenant(corner: Corner, recording: Recording, evil: Evil, came:
         before, began = corner.operator.memory(), time.monotonic()
         bodies, refused = await declared(corner, tenant, entries)
         took, grown = time.monotonic() - began, corner.operator.memory() - before
-    api_port = int(corner.cluster.url.rpartition(":")[2])
+    api_port = int(corner.operator.cluster.url.rpartition(":")[2])
     wrong = [f"{len(came)} connections to a listener on loopback"] if came else []
     wrong += [f"a connection to {host}:{port}" for host, port in recording.forbidden((api_port,))]
     wrong += [f"a login was sent to {host}" for host in evil.logins if not host.endswith(".evil.example")]

@@ -121,13 +121,6 @@ _offer(
     expected="A restart comes to the same end",
 )
 _offer(
-    23,
-    "attackers",
-    "tests/e2e/test_attacks.py",
-    title="A tenant's and an administrator's malicious or mistaken resources",
-    expected="They reach nothing and stop nobody; protected namespaces are refused",
-)
-_offer(
     24,
     "fence",
     "tests/e2e/test_fence.py",
