@@ -15,6 +15,7 @@ import signal
 import time
 from collections.abc import Awaitable, Callable
 
+from dev.processes import CommandError
 from dev.replicas import Supervised
 from dev.soak.world import World
 
@@ -124,7 +125,7 @@ class Trouble:
         for _ in range(10):
             try:
                 await self._world.registry.start()
-            except TimeoutError:
+            except (TimeoutError, CommandError):
                 await self._world.registry.stop()
             else:
                 return
@@ -147,7 +148,7 @@ class Trouble:
         for _ in range(10):
             try:
                 await self._world.cluster.start_apiserver()
-            except TimeoutError:
+            except (TimeoutError, CommandError):
                 # It is still starting: another one would want its port.
                 await self._world.cluster.stop_apiserver(kill=True)
             else:

@@ -21,7 +21,7 @@ async def pair(
         pytest.skip("the audit log of a given cluster is not ours to read")
     await shared_operator.stop()
     folder = tmp_path_factory.mktemp("replicas")
-    async with availability.pair(installed, folder, "--lease-duration=6", "--lease-deadline=4") as both:
+    async with availability.pair(installed, folder, "--lease-duration=10", "--lease-deadline=7") as both:
         yield both
 
 
