@@ -188,7 +188,7 @@ class Arena:
 async def arena(*, quick: bool = False) -> AsyncIterator[Arena]:
     """Set up the arena on a control plane of its own."""
     async with contextlib.AsyncExitStack() as stack:
-        cluster = await stack.enter_async_context(start_control_plane())
+        cluster = await stack.enter_async_context(start_control_plane(audited=USER))
         if not isinstance(cluster, ControlPlane):
             raise NotOursError("fault experiments stop and break the control plane: not one that was given to us")
         await install(cluster)

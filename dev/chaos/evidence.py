@@ -6,7 +6,6 @@ Nothing here asks the operator how it fared.
 from __future__ import annotations
 
 import asyncio
-import collections
 import contextlib
 import dataclasses
 import datetime
@@ -23,7 +22,6 @@ from regcred.api import names
 from regcred.cluster import client as api
 from regcred.cluster import errors
 
-Key = tuple[str, str, str]
 _PROTECTED = ("kube-system", "kube-public", "kube-node-lease", NAMESPACE)
 #: What the operator may write, as the audit log names it.
 _ALLOWED = {
@@ -84,11 +82,9 @@ class Evidence:
         self._client = client
         self._user = user
         self._canaries: list[str] = []
-        self._changes: collections.Counter[Key] = collections.Counter()
         self._ends: dict[str, tuple[float, str]] = {}
         self._expired: set[tuple[str, str]] = set()
         self._lost = 0
-        self._gaps = 0
         self._tasks: list[asyncio.Task[None]] = []
 
     def canary(self) -> str:
@@ -117,7 +113,7 @@ class Evidence:
         return self._tasks
 
     async def _follow(self, resource: str, path: str, params: dict[str, str]) -> None:
-        """Count every change of every object; the version is kept through every interruption."""
+        """Take in every change of every object; the version is kept through every interruption."""
         version = ""
         while True:
             try:
@@ -129,7 +125,6 @@ class Evidence:
                     version = meta["resourceVersion"]
                     self._take(event.type, resource, meta)
             except errors.Gone:
-                self._gaps += 1
                 version = ""
             except errors.ApiError:
                 await asyncio.sleep(0.2)
@@ -137,8 +132,6 @@ class Evidence:
     def _take(self, kind: str, resource: str, meta: dict[str, Any]) -> None:
         if kind == "BOOKMARK":
             return
-        if kind in ("ADDED", "MODIFIED"):
-            self._changes[resource, meta["namespace"], meta["name"]] += 1
         if resource != "secrets":
             return
         self._ends.pop(meta["namespace"], None)
@@ -207,30 +200,19 @@ class Evidence:
         return wrong
 
     def _double(self) -> int:
-        """Count the successful writes of the operator that changed nothing.
+        """Count the successful writes of the operator that changed nothing: the answer's version is the one sent.
 
-        A change of an object is one event of its watch, and a write one line of the audit log; where an object has more
-        successful writes than changes, some changed nothing.
+        One without a version is a creation; if it met what was there already, it changed nothing either.
         """
-        if self._gaps:
-            self.details.append("a watch had a gap: double writes were not counted")
-            return 0
-        done: collections.Counter[Key] = collections.Counter()
-        ours: collections.Counter[Key] = collections.Counter()
-        for row in self.audit.requests():
-            key = (row.resource, row.namespace, row.name)
+        total = 0
+        for row in self.audit.writes(self._user):
             kind = row.resource == "serviceaccounts" or (row.resource == "secrets" and row.name == "regcred")
-            if kind and not row.subresource and row.verb in ("create", "update", "patch") and row.code < 300:
-                done[key] += 1
-                ours[key] += row.user == self._user
-        extra = {
-            key: min(done[key] - self._changes[key], number)
-            for key, number in ours.items()
-            if number and done[key] > self._changes[key]
-        }
-        total = sum(extra.values())
-        for key, number in extra.items():
-            self.details.append(f"double: {number} of {'/'.join(key)}")
+            if not kind or row.subresource or row.verb != "patch":
+                continue
+            sent, answered = (body.get("metadata", {}).get("resourceVersion") for body in (row.sent, row.answered))
+            if sent == answered or (not sent and row.code == 200):
+                total += 1
+                self.details.append(f"double: {row.resource} {row.namespace}/{row.name}")
         return max(0, total - self.lost_answers)
 
     async def _orphans(self) -> int:
