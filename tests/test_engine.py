@@ -30,6 +30,7 @@ class Logins:
         self.updated: list[str] = []
         self.awaited: set[str] = set()
         self.names = {names.DEFAULT_SECRET_NAME}
+        self.scopes: dict[str, tuple[dict[str, Any], ...]] = {}
 
     def update(self, resource: api_resource.Resource) -> None:
         self.updated.append(resource.name)
@@ -53,6 +54,9 @@ class Logins:
 
     def gone(self) -> frozenset[str]:
         return frozenset()
+
+    def left(self) -> dict[str, tuple[dict[str, Any], ...]]:
+        return self.scopes
 
     def rows(self, uid: str) -> Collection[Any]:
         return ()
@@ -255,6 +259,23 @@ async def test_a_new_name_lets_go_of_the_old_one(world: World) -> None:
     await world.everywhere({}, names.DEFAULT_SECRET_NAME)
     listed = [account.pull_secrets for account in world.seen.accounts]
     assert listed == [("other",)] * 3
+
+
+async def test_what_went_unseen() -> None:
+    """Where the Secret of a resource that is gone went while nobody watched, its entry goes, and no other's does."""
+    made = World()
+    for name in NAMESPACES:
+        path = f"/api/v1/namespaces/{name}/serviceaccounts/default"
+        made.api.update(
+            path, "argocd", lambda body: body.update(imagePullSecrets=[{"name": "x"}, {"name": "regcred"}])
+        )
+        made.seen.accounts.upsert(made.api.objects[path].rendered())
+    made.logins.scopes = {"regcred": ({"names": ["team-a", "gone-*"]}, {"nonsense": 1})}
+    running = asyncio.create_task(made.engine.run(lambda: None))
+    await eventually(_idle(made), "everything to be looked at", seconds=30, every=0.01)
+    running.cancel()
+    listed = {account.namespace: account.pull_secrets for account in made.seen.accounts}
+    assert listed == {"team-a": ("x",), "team-b": ("x", "regcred"), "team-c": ("x", "regcred")}
 
 
 async def test_what_was_planned_is_looked_at_again(world: World) -> None:

@@ -13,14 +13,25 @@ import logging
 import random
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Protocol
+from typing import Any, Protocol
 
 from regcred import demand, reporting, telemetry
-from regcred.api import names
+from regcred.api import names, spec
 from regcred.api import resource as api_resource
 from regcred.cluster import heartbeat, lease, mirror, views
 from regcred.credentials import keeper
-from regcred.distribution import contention, endings, gather, model, pace, plan, tally, workqueue, writer
+from regcred.distribution import (
+    contention,
+    endings,
+    gather,
+    model,
+    pace,
+    plan,
+    selection,
+    tally,
+    workqueue,
+    writer,
+)
 
 _log = logging.getLogger(__name__)
 
@@ -196,6 +207,8 @@ class Engine:
     # What a resource wants.
 
     def _need(self) -> None:
+        if not self._running:
+            return  # thousands of resources are taken in before we begin, and then all is asked for at once
         self._watches.need(
             self._logins.secret_names() | {names.DEFAULT_SECRET_NAME},
             [(source.namespace, source.name) for source in self._logins.sources()],
@@ -295,29 +308,32 @@ class Engine:
             self.queue.retry(namespace, after=result.retry_after)
         telemetry.RECONCILE_SECONDS.observe(time.monotonic() - began)
 
-    def _observe(self, namespace: str) -> plan.Observed:
+    def _observe(self, name: str) -> plan.Observed:
+        namespace = self._seen.namespaces.get("", name)
         wanted = self._secret_names()
-        departed = {name: self._seen.secrets.departed(namespace, name) for name in wanted}
-        accounts = tuple(self._seen.accounts.within(namespace).values())
+        secrets = self._seen.secrets.within(name)
+        departed = {each: self._seen.secrets.departed(name, each) for each in wanted}
+        if namespace is not None:
+            departed |= {each: view for each, view in self._left(namespace).items() if each not in secrets}
+        accounts = tuple(self._seen.accounts.within(name).values())
         now = time.monotonic()
+        pairs = [(account.uid, each) for account in accounts for each in wanted]
         return plan.Observed(
-            namespace=self._seen.namespaces.get("", namespace),
-            secrets=dict(self._seen.secrets.within(namespace)),
-            departed={name: view for name, view in departed.items() if view is not None},
+            namespace=namespace,
+            secrets=dict(secrets),
+            departed={each: view for each, view in departed.items() if view is not None},
             accounts=accounts,
-            contended=frozenset(
-                (account.uid, name)
-                for account in accounts
-                for name in wanted
-                if self._contention.contended(account.uid, name, now)
-            ),
-            taken=frozenset(
-                (account.uid, name)
-                for account in accounts
-                for name in departed
-                if self._contention.taken(account.uid, name, now)
-            ),
+            contended=frozenset(pair for pair in pairs if self._contention.contended(*pair, now)),
+            taken=frozenset(pair for pair in pairs if self._contention.taken(*pair, now)),
         )
+
+    def _left(self, namespace: views.NamespaceView) -> dict[str, views.SecretView]:
+        """Return the Secrets that went unseen: they stood for a resource that is gone since before we began."""
+        return {
+            name: views.SecretView(namespace.name, name, uid="", version="0", ours=True)
+            for name, scopes in self._logins.left().items()
+            if any(_selects(scope, namespace) for scope in scopes)
+        }
 
     def _secret_names(self) -> list[str]:
         wanted = self._logins.secret_names() | {names.DEFAULT_SECRET_NAME}
@@ -415,6 +431,14 @@ class Engine:
             refresh_handled=self._logins.refresh_handled(uid),
             blocked=blocked,
         )
+
+
+def _selects(scope: Mapping[str, Any], namespace: views.NamespaceView) -> bool:
+    """Whether kept `spec.namespaces` select a namespace; what cannot be read selects none."""
+    try:
+        return selection.selects(spec.Namespaces.model_validate(scope), namespace.name, namespace.labels)
+    except ValueError:
+        return False
 
 
 def _same(before: api_resource.Resource, after: api_resource.Resource) -> bool:

@@ -24,10 +24,6 @@ async def test_killed_during_distribution_it_converges_after_a_restart(world: Wo
     source = await world.login("alice", "s3cret")
     await world.declare(entry(source), name=f"{world.id}-goes", namespaces={"names": [f"{world.id}-goes-*"]})
     await world.served(*goes)
-    account = await world.api.get(f"/api/v1/namespaces/{goes[0]}/serviceaccounts/default")
-    # Old servers forget who wrote a field of an account.  There only a Secret that stands, or was seen to go, tells
-    # that an entry is ours, and the garbage collector may be faster than the restart: the entry then dangles.
-    managed = any(row["manager"] == "regcred" for row in account["metadata"].get("managedFields") or ())
     many = await world.namespaces(*(f"many-{number}" for number in range(200)))
     await world.declare(entry(source), name=f"{world.id}-many", namespaces={"names": [f"{world.id}-many-*"]})
 
@@ -44,8 +40,7 @@ async def test_killed_during_distribution_it_converges_after_a_restart(world: Wo
     await world.ready(f"{world.id}-many")
     # Accounts that a controller makes may come late.
     await world.served(*many)
-    if managed:
-        await world.bare(*goes)
+    await world.bare(*goes)
 
     async def gone() -> bool:
         return not [namespace for namespace in goes if await world.secret(namespace)]

@@ -60,12 +60,14 @@ class Record:
         resource: its key, for people.
         secret_names: every Secret name it has had since it was created.
         entries: server of the registry entry to its last good grant.
+        namespaces: which it is for, as `spec.namespaces` says it: when it is gone, that tells where it stood.
     """
 
     uid: str
     resource: str
     secret_names: tuple[str, ...]
     entries: Mapping[str, Accepted]
+    namespaces: Mapping[str, Any] | None = None
 
 
 class Cache:
@@ -147,6 +149,7 @@ def _encode(record: Record) -> dict[str, Any]:
         "uid": record.uid,
         "resource": record.resource,
         "secretNames": list(record.secret_names),
+        "namespaces": record.namespaces,
         "entries": {
             server: {
                 "provider": accepted.provider_name,
@@ -176,6 +179,7 @@ def _decode(document: Any) -> Record:
         resource=_text(document["resource"]),
         secret_names=tuple(_text(name) for name in document["secretNames"]),
         entries={server: _accepted(row) for server, row in document["entries"].items()},
+        namespaces=_mapping(document.get("namespaces")),
     )
 
 
@@ -203,6 +207,12 @@ def _accepted(row: Any) -> Accepted:
 def _text(value: Any) -> str:
     if not isinstance(value, str):
         raise TypeError("no text")
+    return value
+
+
+def _mapping(value: Any) -> Mapping[str, Any] | None:
+    if value is not None and not isinstance(value, dict):
+        raise TypeError("no object")
     return value
 
 

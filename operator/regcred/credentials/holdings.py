@@ -11,6 +11,7 @@ import dataclasses
 import datetime
 import secrets
 from collections.abc import Mapping
+from typing import Any
 
 from regcred import dockerconfig
 from regcred.api.conditions import Reason, RegistryReason
@@ -242,6 +243,7 @@ class Holding:
         namespace: of the resource; "" for the cluster kind.
         secret_name: as the spec has it now.
         secret_names: every name it has had, since something may be left under each.
+        namespaces: which it is for, as `spec.namespaces` says it; None where that is not known.
         slots: its registry entries, by server.
         refresh_wanted: the last refresh request that was begun.
         refresh_handled: the last one that was carried out.
@@ -254,6 +256,7 @@ class Holding:
     namespace: str = ""
     secret_name: str = ""
     secret_names: tuple[str, ...] = ()
+    namespaces: Mapping[str, Any] | None = None
     slots: dict[str, Slot] = dataclasses.field(default_factory=dict)
     refresh_wanted: str = ""
     refresh_handled: str = ""
@@ -268,6 +271,7 @@ class Holding:
     def restore(self, record: Record) -> None:
         """Take over what was kept."""
         self.secret_names = record.secret_names
+        self.namespaces = record.namespaces
         self.slots = {
             server: Slot(self, server, accepted=accepted, offered=accepted)
             for server, accepted in record.entries.items()
@@ -276,7 +280,7 @@ class Holding:
     def record(self) -> Record:
         """Return what is to be kept."""
         entries = {slot.server: slot.accepted for slot in self.slots.values() if slot.accepted is not None}
-        return Record(self.uid, self.key, self.secret_names, entries)
+        return Record(self.uid, self.key, self.secret_names, entries, self.namespaces)
 
     def offer(self, record: Record) -> None:
         """Hand out what `record` has kept."""

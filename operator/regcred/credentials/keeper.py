@@ -15,6 +15,7 @@ import datetime
 import functools
 import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
 
 from regcred import dockerconfig
 from regcred.api import resource as api_resource
@@ -68,6 +69,9 @@ class Keeper:
         self._holdings: dict[str, Holding] = {}
         self._fetches: dict[str, Fetch] = {}
         self._versions = Versions()
+        # Asked for each namespace, and different only when a resource is.
+        self._names: frozenset[str] | None = None
+        self._left: Mapping[str, tuple[Mapping[str, Any], ...]] | None = None
         #: Names of Secrets that an earlier run may have written.
         self.inherited: frozenset[str] = frozenset()
 
@@ -79,8 +83,13 @@ class Keeper:
         self.inherited = frozenset(name for record in self._records.values() for name in record.secret_names)
         for record in self._records.values():
             self._holdings[record.uid] = Holding(
-                record.uid, record.resource, secret_names=record.secret_names, gone=True
+                record.uid,
+                record.resource,
+                secret_names=record.secret_names,
+                namespaces=record.namespaces,
+                gone=True,
             )
+        self._names = self._left = None
 
     def update(self, resource: api_resource.Resource) -> None:
         """Take in a resource as it is now."""
@@ -95,6 +104,8 @@ class Keeper:
             self._sweep()
             return
         holding.secret_name = resource.spec.secret_name
+        holding.namespaces = _namespaces(resource)
+        self._names = None
         if holding.secret_name not in holding.secret_names:
             holding.secret_names = (*holding.secret_names, holding.secret_name)
         before, holding.slots = holding.slots, {}
@@ -117,6 +128,7 @@ class Keeper:
             self._detach(slot)
         holding.slots = {}
         holding.gone = True
+        self._left = None
         self._sweep()
         self._deliveries.drop(uid)
 
@@ -141,10 +153,27 @@ class Keeper:
         if holding.gone:
             self._records.pop(uid, None)
             self._holdings.pop(uid, None)
+            self._names = self._left = None
 
     def secret_names(self) -> frozenset[str]:
         """Return every Secret name that a resource has, or had and may have left something under."""
-        return frozenset(name for holding in self._holdings.values() for name in holding.secret_names)
+        if self._names is None:
+            self._names = frozenset(name for holding in self._holdings.values() for name in holding.secret_names)
+        return self._names
+
+    def left(self) -> Mapping[str, tuple[Mapping[str, Any], ...]]:
+        """Return where resources that are gone may have left something.
+
+        Returns:
+            The name of a Secret to what `spec.namespaces` of each of them said; {} are all namespaces.
+        """
+        if self._left is None:
+            found: dict[str, tuple[Mapping[str, Any], ...]] = {}
+            for holding in self._holdings.values():
+                if holding.gone and holding.namespaces is not None:
+                    found |= {name: (*found.get(name, ()), holding.namespaces) for name in holding.secret_names}
+            self._left = found
+        return self._left
 
     def sources(self) -> frozenset[provider.SourceRef]:
         """Return every Secret that some entry reads."""
@@ -335,6 +364,7 @@ class Keeper:
             holding = self._holdings[resource.uid] = Holding(resource.uid, resource.key, gone=True)
         if holding.gone:
             holding.gone = False
+            self._names = self._left = None
             holding.key = resource.key
             holding.namespace = "" if resource.cluster else resource.namespace
             holding.refresh_handled = str(resource.status.get("lastHandledRefreshAt") or "")
@@ -413,3 +443,13 @@ class Keeper:
     def _hurry(self, fetch: Fetch, *, news: bool) -> None:
         fetch.hurry(self._clock, news=news)
         self._wake.set()
+
+
+def _namespaces(resource: api_resource.Resource) -> Mapping[str, Any]:
+    """Return the namespaces that a resource is for, as `spec.namespaces` says it."""
+    if not resource.cluster:
+        return {"names": [resource.namespace]}
+    said: Mapping[str, Any] = resource.spec.namespaces.model_dump(  # type: ignore[union-attr]
+        mode="json", by_alias=True, exclude_defaults=True
+    )
+    return said
