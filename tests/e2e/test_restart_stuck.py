@@ -154,8 +154,9 @@ async def test_what_lost_the_race_is_evicted_and_nothing_else(race: Race, audit:
     assert "never" in (await race.told("budget-0"))["EvictionBlocked"]
     evicted = [r for r in audit.requests(OPERATOR_USER) if r.resource == "pods" and r.verb == "create"]
     assert sorted(request.name for request in evicted) == ["setup-0", "web-0"]
-    refused = [told async for write in writes(race.api, audit) for told in refusals(write)]
-    assert refused == []
+    # The log of some servers does not hold what an eviction asks for; see tests/eviction/test_evictor.py.
+    written = [write async for write in writes(race.api, audit) if write.subresource != "eviction"]
+    assert [told for write in written for told in refusals(write)] == []
     for name in ("bare", "other-0", "budget-0", "list-0", "tag-0"):
         assert await race.there(name), name
 

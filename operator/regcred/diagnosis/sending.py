@@ -141,7 +141,7 @@ def sent(case: Case) -> Finding | None:
     cause = {Symptom.BAD_LOGIN: Cause.BAD_CREDENTIALS, Symptom.DENIED: Cause.NO_RIGHT}.get(
         case.symptom, Cause.REFUSED
     )
-    return _refused(case, first, cause, f"The kubelet says that {case.symptom.value}.")
+    return _refused(case, first, cause, f"By what the kubelet says, {case.symptom.value}.")
 
 
 def _fine(case: Case, more: str) -> Finding:

@@ -161,7 +161,8 @@ def source(facts: Facts, resource: api_resource.Resource, server: str, text: str
         text,
         f"kubectl -n {where} create secret generic {entry.login.secret_ref.name} --type=kubernetes.io/basic-auth"
         " --from-literal=username=<user> --from-literal=password=<password> --dry-run=client -o yaml"
-        " | kubectl apply -f -",
+        # A client-side apply would copy the password into an annotation.
+        " | kubectl apply --server-side --force-conflicts -f -",
         fill_in=True,
     )
 
