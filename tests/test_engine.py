@@ -272,6 +272,7 @@ async def test_what_went_unseen() -> None:
         made.seen.accounts.upsert(made.api.objects[path].rendered())
     made.logins.scopes = {"regcred": ({"names": ["team-a", "gone-*"]}, {"nonsense": 1})}
     running = asyncio.create_task(made.engine.run(lambda: None))
+    await asyncio.sleep(0)
     await eventually(_idle(made), "everything to be looked at", seconds=30, every=0.01)
     running.cancel()
     listed = {account.namespace: account.pull_secrets for account in made.seen.accounts}
