@@ -28,6 +28,7 @@ _SHARED = {
     "components/tenant-identities": ("rbac.yaml",),
     "components/pdb": ("pdb.yaml",),
     "components/restart-stuck": ("rbac.yaml",),
+    "components/admission": ("policies.yaml", "bindings.yaml"),
     "components/pod-injection": ("policy.yaml",),
     "components/prometheus": ("servicemonitor.yaml", "alerts.yaml"),
     "components/grafana": ("regcred.json",),

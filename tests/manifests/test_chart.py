@@ -29,6 +29,7 @@ SCHEMA = json.loads((CHART / "values.schema.json").read_text())
 VALUES = yaml.safe_load((CHART / "values.yaml").read_text())
 #: The values that stand for each overlay.
 SAME = {
+    "admission": {"admission": {"enabled": True}},
     "cel": {"crds": {"cel": True}},
     "grafana": {"grafana": {"enabled": True}},
     "no-cluster-ambient": {"clusterAmbientCredentials": False},

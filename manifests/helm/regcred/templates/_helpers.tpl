@@ -6,6 +6,16 @@ Expects a dict of `root` and `file`.
 {{- $root := .root -}}
 {{- range $text := splitList "\n---\n" ($root.Files.Get .file) }}
 {{- $object := fromYaml $text }}
+{{- if eq $object.kind "ValidatingAdmissionPolicy" }}
+{{- $object = fromYaml (replace "regcred-system" $root.Release.Namespace $text) }}
+{{- range $variable := $object.spec.variables }}
+{{- if eq $variable.name "names" }}
+{{- $_ := set $variable "expression" (printf "['%s']" (join "', '" $root.Values.secretNames)) }}
+{{- else if eq $variable.name "audiences" }}
+{{- $_ := set $variable "expression" (printf "['%s']" (join "', '" $root.Values.admission.audiences)) }}
+{{- end }}
+{{- end }}
+{{- end }}
 {{- if hasKey $object.metadata "namespace" }}
 {{- $_ := set $object.metadata "namespace" $root.Release.Namespace }}
 {{- end }}
