@@ -65,7 +65,7 @@ release: venv  ## Make wheel, sdist, image build context, manifests, chart, bill
 	@$(PYTHON_RUN) -m dev.release
 
 docs-site: venv  ## Build the documentation as a web site into build/site
-	@$(BIN)/mkdocs build --strict --quiet --clean
+	@NO_MKDOCS_2_WARNING=1 PYTHONPATH=. $(BIN)/mkdocs build --strict --quiet --clean
 
 lock: venv  ## Renew the locked requirements
 	@uv=$$(command -v uv || echo .tool/bin/uv); \
