@@ -61,8 +61,10 @@ async def clock_jumps(arena: Arena) -> Finding:
                 await timed(served, f"a resource to be served at {jump:+d} s", seconds=90)
                 await asyncio.sleep(1 if arena.quick else 5)
                 asked.append(_calls(arena) - before)
+            # A clock that did not move would prove nothing: the log tells the time that the operator saw.
+            days = {line["ts"][:13] for line in operator.lines() if "ts" in line}
             return Finding(
-                max(asked) <= _ASKED and operator.running,
+                max(asked) <= _ASKED and operator.running and len(days) > len(_JUMPS) // 2,
                 f"after each of {len(asked)} jumps a new resource was served and the old login stood",
                 f"provider asked {', '.join(map(str, asked))} times",
             )
