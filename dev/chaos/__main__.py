@@ -132,6 +132,10 @@ def markdown(rows: list[Row], totals: Totals, seconds: float) -> str:
         cells = (row.experiment.title, row.experiment.expected, seen, row.finding.figure)
         text = " | ".join(cell.replace("|", "\\|").replace("\n", " ") for cell in cells)
         lines.append(f"| {row.experiment.number}. {text} | `make chaos ONLY={row.experiment.name}` |")
+    there = {row.experiment.name for row in rows}
+    left = [f"`{each.name}`" for each in book.experiments() if each.name not in there]
+    if left:
+        lines += ["", f"Not measured with these, and to be run by themselves: {', '.join(left)}."]
     lines += ["", "Over the whole run, counted from the API server's audit log and a watch of every change:", ""]
     lines += ["| Total | |", "| --- | --- |"]
     lines += [f"| {name.replace('_', ' ')} | {value} |" for name, value in dataclasses.asdict(totals).items()]
