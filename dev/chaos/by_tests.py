@@ -102,40 +102,6 @@ async def bad_sources(_: Arena) -> Finding:
     return Finding(holds, "sources of every kind and damage", told)
 
 
-def _offer(number: int, name: str, path: str, *, title: str, expected: str) -> None:
-    """Enter a file of tests into the book, where there is one."""
-    if not (ROOT / path).exists():
-        return
-
-    @experiment(number, name, title=title, expected=expected)
-    async def tests(_: Arena) -> Finding:
-        holds, told = await _pytest(path)
-        return Finding(holds, f"{path}", told)
-
-
-_offer(
-    10,
-    "crash-points",
-    "tests/e2e/test_crash_points.py",
-    title="SIGKILL before and after each kind of write that a plan can hold",
-    expected="A restart comes to the same end",
-)
-_offer(
-    24,
-    "fence",
-    "tests/e2e/test_fence.py",
-    title="What the admission policies let the operator's own account do",
-    expected="What regcred does, and nothing else",
-)
-_offer(
-    25,
-    "rights",
-    "tests/e2e/test_rights_used.py",
-    title="The operator's permissions: each rule is needed, and none is missing",
-    expected="A rule less is a test that fails; no Secrets but ours",
-)
-
-
 @experiment(
     29,
     "kstatus",
