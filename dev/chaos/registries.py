@@ -2,23 +2,19 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
 
 from dev.chaos.arena import Arena, timed
 from dev.chaos.book import Finding, experiment
-from dev.faults import Answer, Cut, Drip, FaultProxy, Garbage, Huge, Silence, fault_proxy
+from dev.faults import Answer, Drip, FaultProxy, Garbage, Huge, Silence, fault_proxy
 from dev.faults.actions import Action
 from dev.registry import start_registry
 from dev.token_server import PULL, User
 
 _FAULTS: tuple[Action, ...] = (
     Answer(500, body=b"<html>oops</html>"),
-    Answer(503, retry_after=30, body=b""),
-    Garbage(),
     Garbage(b"\xff" * 1000, 401),
     Huge(size=10 << 20),
-    Cut(after=10),
     Drip(pause=0.2),
     Silence(),
 )
@@ -27,7 +23,7 @@ _FAULTS: tuple[Action, ...] = (
 @experiment(
     7,
     "registry-faults",
-    title="The registry that proves a login answers 500, garbage, 10 MiB, half, a byte at a time, or never",
+    title="The registry that proves a login answers 500, garbage, 10 MiB, a byte at a time, or never",
     expected="The last good login stays; memory and time are bounded; another resource is not held up",
 )
 async def registry_faults(arena: Arena) -> Finding:
@@ -46,6 +42,11 @@ async def registry_faults(arena: Arena) -> Finding:
         await corner.all_served(names, good)
         before, peak = operator.memory(), operator.memory()
         kept = 0
+
+        async def proven() -> bool:
+            found = await corner.condition("Verified")
+            return found.get("status") == "True"
+
         slowest = 0.0
         faults = _FAULTS[:2] if arena.quick else _FAULTS
         for fault in faults:
@@ -61,15 +62,12 @@ async def registry_faults(arena: Arena) -> Finding:
                 slowest = max(slowest, time.monotonic() - began)
                 peak = max(peak, operator.memory())
                 kept += (("robot", good)) in (await corner.auths(names[0])).values()
+            # Handshakes in a row that show nothing add up: a few of them, and a changed source counts all the same.
             await corner.source(good, name=source)
-            await asyncio.sleep(0.5)
+            await timed(proven, "the good login to be proven again", seconds=120)
         await corner.cluster.kubectl(
             "annotate", "--overwrite", "crcred", corner.id, "regcred.io/refresh-requested-at=after"
         )
-
-        async def proven() -> bool:
-            found = await corner.condition("Verified")
-            return found.get("status") == "True"
 
         recovered = await timed(proven, "the login to be proven again", seconds=120)
         return Finding(
