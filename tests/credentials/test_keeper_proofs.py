@@ -185,6 +185,23 @@ class TestUnproven:
 
         play(scene)
 
+    def test_each_password_has_its_own_patience(self) -> None:
+        """What became of the handshakes about one password does not help the next to displace a proven one."""
+
+        async def scene(world: World) -> None:
+            world.provider.life["me"] = None
+            world.put_source("source", "1", "proven", tell=False)
+            await world.start(spec("r", entry(HOST, "me", secret="source", verify="org/app")))
+            await asyncio.sleep(60)
+            world.verdicts[HOST] = Outcome.UNREACHABLE
+            for version in range(2, 8):
+                world.put_source("source", str(version), f"unproven-{version}")
+                await asyncio.sleep(0.5)
+            assert len(world.proofs) > 3
+            assert world.passwords("uid-r") == {HOST: "proven"}
+
+        play(scene)
+
     def test_a_handshake_that_breaks(self) -> None:
         """An exception in the handshake is an unknown outcome, without its text, and ends nothing."""
 

@@ -73,7 +73,8 @@ class Slot:
         accepted: the last good login.
         offered: what is handed out: `accepted` as soon as it is kept.
         verdict: of the last handshake.
-        attempt: handshakes in a row that did not prove the login.
+        attempt: handshakes in a row that did not prove what was fetched.
+        unproven: the login that they were about last, and how many of them were about that very one.
         answered: the entry as it is now was tried, or has its login from before.
         refresh_from: number of the fetch that a requested refresh waits for; 0 where none is.
         proving: the handshake under way.
@@ -87,6 +88,7 @@ class Slot:
     offered: Accepted | None = None
     verdict: verification.Verdict | None = None
     attempt: int = 0
+    unproven: tuple[dockerconfig.Login | None, int] = (None, 0)
     answered: bool = False
     refresh_from: int = 0
     proving: asyncio.Task[None] | None = None

@@ -16,7 +16,7 @@ from regcred.credentials.holdings import Slot
 
 _log = logging.getLogger(__name__)
 
-#: Handshakes that show nothing before a login of a changed source displaces one that does not end.
+#: Handshakes about one login that show nothing before it displaces one that does not end.
 _PATIENCE = 3
 
 #: Proves a login by the registry's own handshake.
@@ -53,6 +53,9 @@ class Proofs:
         slot.verdict = verdict
         _log.debug("The handshake with %s ended as %s", slot.entry.servers[0], verdict.outcome.reason)
         slot.attempt = 0 if verdict.outcome.accepts else slot.attempt + 1
+        before, times = slot.unproven
+        # What an earlier login met says nothing about this one.
+        slot.unproven = (None, 0) if verdict.outcome.accepts else (login, times + 1 if login == before else 1)
 
     async def _verdict(self, entry: asks.Entry, login: dockerconfig.Login) -> verification.Verdict:
         try:
@@ -90,7 +93,7 @@ def yields(slot: Slot, now: datetime.datetime) -> bool:
     ends = slot.accepted.grant.expires_at
     if ends is not None:
         return (ends - now).total_seconds() < 2 * schedule.RETRY_CEILING
-    return slot.attempt >= _PATIENCE
+    return slot.unproven[1] >= _PATIENCE
 
 
 def again_after(slot: Slot) -> float:
