@@ -19,7 +19,7 @@ from regcred import demand, reporting, telemetry
 from regcred.api import names, spec
 from regcred.api import resource as api_resource
 from regcred.cluster import heartbeat, lease, mirror, views
-from regcred.credentials import keeper
+from regcred.credentials import keeper, provider
 from regcred.distribution import (
     contention,
     endings,
@@ -105,6 +105,8 @@ class Engine:
         self._repairs = contention.Repairs()
         self.heartbeat = heartbeat.Heartbeat()
         self._unseen: set[str] = set()
+        #: What was asked of the watches last: names of Secrets, and sources.
+        self._needed: tuple[frozenset[str], frozenset[provider.SourceRef]] | None = None
         self._removed: dict[str, float] = {}
         self._running = False
         self._guard: Callable[[], None] = lambda: None
@@ -209,10 +211,10 @@ class Engine:
     def _need(self) -> None:
         if not self._running:
             return  # thousands of resources are taken in before we begin, and then all is asked for at once
-        self._watches.need(
-            self._logins.secret_names() | {names.DEFAULT_SECRET_NAME},
-            [(source.namespace, source.name) for source in self._logins.sources()],
-        )
+        wanted, sources = self._logins.secret_names() | {names.DEFAULT_SECRET_NAME}, self._logins.sources()
+        if (wanted, sources) != self._needed:
+            self._needed = (wanted, sources)
+            self._watches.need(wanted, [(source.namespace, source.name) for source in sources])
 
     def _affected(self, resource: api_resource.Resource) -> set[str]:
         """Return the namespaces that a resource is for, or has something in."""

@@ -13,7 +13,7 @@ import yaml
 
 from dev.waiting import eventually
 from regcred.cluster import client as api
-from regcred.cluster import errors, mirror, watches
+from regcred.cluster import errors, mirror, polling, watches
 from tests.cluster.fake_api import client_of
 
 if TYPE_CHECKING:
@@ -275,6 +275,40 @@ class TestNeed:
                 assert params[f"source {tenant}/theirs"] == {"fieldSelector": "metadata.name=theirs"}
                 seen.watches.need(frozenset({"regcred"}), [])
                 assert not any(watched.collection.title.startswith("source ") for watched in seen.watches)
+        finally:
+            await control_plane.kubectl("delete", "namespace", tenant, "--wait=false")
+
+    async def test_more_sources_than_are_watched(
+        self, client: api.Client, namespace: str, control_plane: Cluster, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Beyond a number of tenants' sources the rest is asked for now and then, and changes arrive all the same."""
+        monkeypatch.setattr(watches, "WATCHED", 1)
+        monkeypatch.setattr(polling, "_FIRST", 0.1)
+        monkeypatch.setattr(polling, "_EVERY", 0.2)
+        tenant = f"{namespace}-tenant"
+        await control_plane.kubectl("create", "namespace", tenant)
+        try:
+            for name in ("a", "b", "c"):
+                await put(client, tenant, name)
+            async with watching(client, namespace) as seen:
+                await started(seen)
+                wanted = [(tenant, name) for name in ("a", "b", "c", "missing")]
+                seen.watches.need(frozenset({"regcred"}), wanted)
+                for name in ("a", "b", "c"):
+                    await seen.told(tenant, name, lambda told: told is not None)
+                await seen.told(tenant, "missing", lambda told: told is None)
+                watched = {each.collection.title for each in seen.watches}
+                assert {f"source {tenant}/{name}" for name in "abc"} & watched == {f"source {tenant}/a"}
+                for name in ("a", "b", "c"):
+                    version = await put(client, tenant, name, "w")
+                    await seen.told(tenant, name, lambda told, version=version: told == version)
+                await client.request("DELETE", f"/api/v1/namespaces/{tenant}/secrets/c")
+                await seen.told(tenant, "c", lambda told: told is None)
+                # What is watched already stays so; what is needed no more is not asked for.
+                seen.watches.need(frozenset({"regcred"}), [(tenant, "a")])
+                version = await put(client, tenant, "b", "x")
+                await seen.told(tenant, "a", lambda told: told is not None)
+                assert (tenant, "b", version) not in seen.sources
         finally:
             await control_plane.kubectl("delete", "namespace", tenant, "--wait=false")
 

@@ -2,7 +2,7 @@
 
 Our Secrets are watched by name and by metadata only, one watch a distinct name over all namespaces, which RBAC with
 `resourceNames` allows; no login is ever downloaded.  Sources are watched the same way, so that a changed password
-reaches all targets in seconds.
+reaches all targets in seconds; where tenants have very many of them, the rest is asked for now and then.
 """
 
 from __future__ import annotations
@@ -11,16 +11,17 @@ import asyncio
 import dataclasses
 import logging
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Coroutine, Iterable, Iterator
 from typing import Any
 
 from regcred.cluster import client as api
-from regcred.cluster import errors, mirror, reflector
+from regcred.cluster import errors, mirror, polling, reflector
 
 _log = logging.getLogger(__name__)
 
-#: Told that the source (namespace, name) is now of a resource version, or gone.
-OnSource = Callable[[str, str, str | None], None]
+#: Sources of tenants that are watched; each costs a connection, and half a megabyte.
+WATCHED = 100
+OnSource = polling.OnSource
 
 
 class Sources:
@@ -112,6 +113,7 @@ class Watches:
         self._tasks: dict[tuple[str, ...], asyncio.Task[None]] = {}
         self._ending: set[asyncio.Task[None]] = set()
         self._own = Sources(namespace, on_source)
+        self._poller = polling.Poller(client, on_source)
         self._moved = asyncio.Event()
         self.failed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
@@ -142,6 +144,7 @@ class Watches:
             self._own,
         )
         self._need_secrets(secret_names)
+        self._run(("poller",), self._poller.run(), "poller of sources")
         while not self.failed.done() and any(self._awaited(key) for key in self._reflectors):
             self._moved.clear()
             moved = asyncio.ensure_future(self._moved.wait())
@@ -164,10 +167,12 @@ class Watches:
         # The operator's own namespace is watched as a whole.
         own = {name for namespace, name in listed if namespace == self._namespace}
         self._own.expect(own)
-        for namespace, name in listed:
+        tenants = {source for source in listed if source[0] != self._namespace}
+        watched = {source for source in tenants if ("source", *source) in self._reflectors}
+        watched |= set(sorted(tenants - watched)[: max(WATCHED - len(watched), 0)])
+        self._poller.need(tenants - watched)
+        for namespace, name in watched:
             key: tuple[str, ...] = ("source", namespace, name)
-            if namespace == self._namespace:
-                continue
             wanted.add(key)
             if key not in self._reflectors:
                 self._begin(
@@ -229,9 +234,12 @@ class Watches:
             on_restart=lambda reason: self._on_restart(key[0], reason),
             silence=self._silence,
         )
-        task = asyncio.create_task(watched.run(), name=f"reflector {collection.title}")
-        task.add_done_callback(self._ended)
         self._reflectors[key] = watched
+        self._run(key, watched.run(), f"reflector {collection.title}")
+
+    def _run(self, key: tuple[str, ...], work: Coroutine[Any, Any, None], name: str) -> None:
+        task = asyncio.create_task(work, name=name)
+        task.add_done_callback(self._ended)
         self._tasks[key] = task
 
     def _ended(self, task: asyncio.Task[None]) -> None:

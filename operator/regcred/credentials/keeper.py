@@ -32,6 +32,9 @@ _log = logging.getLogger(__name__)
 
 #: A turn of the loop at the most, in seconds: wall clock steps and suspends are noticed within it.
 _TURN = 60.0
+#: From so many fetches on, what happens within as many seconds is looked at together.
+_MANY = 200
+_TOGETHER = 0.02
 
 
 class Keeper:
@@ -71,6 +74,7 @@ class Keeper:
         self._versions = Versions()
         # Asked for each namespace, and different only when a resource is.
         self._names: frozenset[str] | None = None
+        self._sources: frozenset[provider.SourceRef] | None = None
         self._left: Mapping[str, tuple[Mapping[str, Any], ...]] | None = None
         #: Names of Secrets that an earlier run may have written.
         self.inherited: frozenset[str] = frozenset()
@@ -177,7 +181,9 @@ class Keeper:
 
     def sources(self) -> frozenset[provider.SourceRef]:
         """Return every Secret that some entry reads."""
-        return frozenset(source for fetch in self._fetches.values() for source in fetch.entry.sources)
+        if self._sources is None:
+            self._sources = frozenset(each for fetch in self._fetches.values() for each in fetch.entry.sources)
+        return self._sources
 
     def source_changed(self, source: provider.SourceRef, version: str | None) -> None:
         """Take in that a source Secret is now of resource version `version`, or gone (None)."""
@@ -231,6 +237,9 @@ class Keeper:
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(self._until_next()):
                         await self._wake.wait()
+                if len(self._fetches) > _MANY:
+                    # All of them are looked through at every turn: once for much that happens together.
+                    await asyncio.sleep(_TOGETHER)
         finally:
             tasks = [*self._deliveries.tasks()]
             tasks += [fetch.task for fetch in self._fetches.values() if fetch.task is not None]
@@ -379,6 +388,7 @@ class Keeper:
     def _attach(self, slot: Slot, entry: asks.Entry) -> None:
         """Tie an entry to the fetch of its key, starting from its last good grant where the key is the same."""
         before, slot.entry = slot.entry, entry
+        self._sources = None
         if before is not None and before.key != entry.key and before.key in self._fetches:
             self._fetches[before.key].slots.pop(slot, None)
         if entry.error is not None:
@@ -426,6 +436,7 @@ class Keeper:
         """Drop the fetches that nobody uses any more."""
         for key in [key for key, fetch in self._fetches.items() if not fetch.slots]:
             fetch = self._fetches.pop(key)
+            self._sources = None
             if fetch.task is not None:
                 fetch.task.cancel()
 
