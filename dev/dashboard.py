@@ -183,6 +183,21 @@ ROWS: dict[str, list[Panel]] = {
             unit="s",
         ),
         Panel(
+            "Watches begun anew",
+            {"{{resource}} {{reason}}": "sum by (resource, reason) (increase(regcred_watch_restarts_total[1h]))"},
+            help="Silent, expired or failed; what was missed is made good.",
+        ),
+        Panel(
+            "Pods evicted",
+            {"{{result}}": "sum by (result) (increase(regcred_pod_evictions_total[1h]))"},
+            help="Pods that were created before their entry, where a resource asks for it.",
+        ),
+        Panel(
+            "Tasks",
+            {"{{instance}}": "regcred_asyncio_tasks"},
+            help="Of the event loop; steady where nothing leaks.",
+        ),
+        Panel(
             "Defects", {"defects": "sum(increase(regcred_reconcile_panics_total[1h]))"}, help="Please report each."
         ),
         Panel(

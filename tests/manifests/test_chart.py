@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import click
 import helm_python as helm
 import kubernetes_validate
 import pytest
@@ -212,7 +213,8 @@ def test_what_helm_users_set_arrives() -> None:
     assert account["metadata"]["annotations"] == {"eks.amazonaws.com/role-arn": "arn:aws:iam::1:role/r"}
     assert one(found, "NetworkPolicy", "regcred")["spec"]["egress"][-1] == rule
     assert run["env"][-1] == {"name": "HTTPS_PROXY", "value": "http://10.0.0.9:3128"}
-    options = cli.run.make_context("run", run["args"][1:]).params
+    parent = click.Context(cli.main, info_name="regcred", **cli.main.context_settings)
+    options = cli.run.make_context("run", run["args"][1:], parent=parent).params
     assert options["protected_namespaces"] == ("kube-*", "infra")
     assert (options["ambient_credentials"], options["log_level"], options["concurrency"]) == (True, "DEBUG", 64)
     groups = one(found, "PrometheusRule", "regcred")["spec"]["groups"]
