@@ -72,7 +72,7 @@ lock: venv  ## Renew the locked requirements
 	flags="--quiet --universal --python-version 3.11 --generate-hashes --no-header --no-emit-index-url --upgrade"; \
 	$$uv pip compile $$flags pyproject.toml -o requirements.txt && \
 	$$uv pip compile $$flags pyproject.toml --group dev -o requirements-dev.txt && \
-	echo checkov | $$uv pip compile $$flags - -o requirements-checkov.txt && \
+	printf 'checkov\nkubernetes-validate\n' | $$uv pip compile $$flags - -o requirements-linters.txt && \
 	echo 'hatchling>=1.25' | $$uv pip compile $$flags - -o requirements-build.txt
 
 clean:  ## Remove what the commands made in this folder

@@ -27,21 +27,37 @@ def uv() -> Path:
 
 
 async def checkov() -> Path:
-    """Checkov, which knows what Kubernetes manifests had better not say; installed as its lock file has it.
+    """Checkov, which knows what Kubernetes manifests had better not say.
 
     Raises:
         dev.processes.CommandError: it could not be installed.
     """
-    lock = ROOT / "requirements-checkov.txt"
-    home = cache_home() / f"checkov-{hashlib.sha256(lock.read_bytes()).hexdigest()[:12]}"
+    return await _installed() / "checkov"
+
+
+async def kubernetes_validate() -> Path:
+    """The program that knows the fields of every Kubernetes version.
+
+    Where it is installed the `kubernetes` package loads it, which would cost the operator 20 MiB and seconds.
+
+    Raises:
+        dev.processes.CommandError: it could not be installed.
+    """
+    return await _installed() / "kubernetes-validate"
+
+
+async def _installed() -> Path:
+    """Return the folder of the checkers' programs, installed as their lock file has them."""
+    lock = ROOT / "requirements-linters.txt"
+    home = cache_home() / f"linters-{hashlib.sha256(lock.read_bytes()).hexdigest()[:12]}"
     done = home / ".done"
     if not done.exists():
-        async with exclusive("checkov"):
+        async with exclusive("linters"):
             if not done.exists():
-                print("Installing the locked requirements of checkov ...", flush=True)
+                print("Installing the locked requirements of the checkers ...", flush=True)
                 env = {"UV_SYSTEM_CERTS": "1", "UV_NATIVE_TLS": "1", **os.environ}
                 await run(uv(), "venv", "--quiet", "--allow-existing", "--python", sys.executable, home, env=env)
                 python = f"--python={home / 'bin' / 'python'}"
                 await run(uv(), "pip", "sync", "--quiet", "--require-hashes", python, lock, env=env)
                 done.touch()
-    return home / "bin" / "checkov"
+    return home / "bin"
