@@ -87,10 +87,14 @@ ELSEWHERE = (
     Elsewhere(
         9, "A leader cut off on another machine", "Needs a second machine; here both share one kernel.", True
     ),
-    Elsewhere(10, "SIGKILL at each kind of write", "A test of its own, with every action that a plan can hold."),
     Elsewhere(18, "5,000 namespaces at once", "`make bench` measures it: see [performance](performance.md)."),
     Elsewhere(20, "Hours of churn, kills and short tokens", "`make soak`, an hour or more."),
-    Elsewhere(27, "Upgrade from two versions before, and back", "There is one version so far."),
+    Elsewhere(25, "Each right is needed", "A test of its own takes rights away: `tests/e2e/test_rights_used.py`."),
+    Elsewhere(
+        27,
+        "Upgrade from two versions before, and back",
+        "There is one version so far; `tests/release` goes from an earlier state to this one and back.",
+    ),
     Elsewhere(28, "From namespace to running pod", "Needs a kubelet; `pod-race` ends at the pod's object.", True),
     Elsewhere(30, "Canaries", "Looked for at the end of every run and by `provider-outage`.", True),
 )
