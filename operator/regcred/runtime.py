@@ -30,6 +30,8 @@ _LEASE = "regcred"
 #: how long, in seconds, an event may be on its way before it counts as missed.
 _COMPARED = 2 / 3
 _LATE = 2.0
+#: Seconds until they are first compared: kopf knows nothing of what goes between our first list and its own.
+_FIRST = 5.0
 #: Seconds before kopf is started again where it has ended by itself: the first time, and at the most.
 _AGAIN = 1.0
 _AGAIN_CEILING = 60.0
@@ -241,9 +243,11 @@ class Operator:
 
     async def _compare(self, client: api.Client, built: engine.Engine, moving: heartbeat.Heartbeat) -> None:
         """Make good what kopf has missed: a silent stream, and every deletion in a gap between its lists."""
+        pause = min(_FIRST, self._settings.watch_silence * _COMPARED)
         while True:
             moving.beat()
-            await asyncio.sleep(self._settings.watch_silence * _COMPARED)
+            await asyncio.sleep(pause)
+            pause = self._settings.watch_silence * _COMPARED
             for plural in _KINDS:
                 moving.beat()
                 try:

@@ -35,6 +35,7 @@ class Stored:
     def __init__(self, body: Body) -> None:
         self.body = body
         self.owned: dict[tuple[str, str], set[Field]] = {}
+        self.tracked = True
 
     @property
     def meta(self) -> Body:
@@ -46,10 +47,21 @@ class Stored:
     def state(self) -> tuple[Any, Any]:
         body = copy.deepcopy(self.body)
         del body["metadata"]["resourceVersion"]
-        return body, {who: set(fields) for who, fields in self.owned.items() if fields}
+        if not body.get("imagePullSecrets"):
+            # An empty list is stored as none.
+            body.pop("imagePullSecrets", None)
+        owned = {who: set(fields) for who, fields in self.owned.items() if fields}
+        return body, owned if self._telling else {}
+
+    @property
+    def _telling(self) -> bool:
+        """Whether it says who owns what."""
+        return self.tracked or any(operation == "Apply" for _, operation in self.owned)
 
     def rendered(self) -> Body:
         body = copy.deepcopy(self.body)
+        if not self._telling:
+            return body
         body["metadata"]["managedFields"] = [
             {"manager": manager, "operation": operation, "fieldsV1": _fields_v1(fields)}
             for (manager, operation), fields in self.owned.items()
@@ -65,7 +77,10 @@ class SimulatedApi:
         objects: path to object.
         log: (method, path, state before, state after) of every request that changed something.
         before_request: called before each request; may change the objects, or raise.
+        tracks: whether it tells who wrote what of an account; servers of 1.20 do not.
     """
+
+    tracks = True
 
     def __init__(self) -> None:
         self.objects: dict[str, Stored] = {}
@@ -115,6 +130,7 @@ class SimulatedApi:
         """Create an object as `manager`."""
         assert path not in self.objects
         stored = self.objects[path] = Stored(body)
+        stored.tracked = self.tracks or "/serviceaccounts/" not in path
         namespace, name = path.split("/")[4], path.split("/")[6]
         self.revision += 1
         body.setdefault("metadata", {}).update(

@@ -61,18 +61,27 @@ class Namespace:
 
 
 class Api(simulated_api.SimulatedApi):
-    """An API server that knows its namespaces."""
+    """An API server that knows its namespaces, and when each of its changes was made.
 
-    def __init__(self) -> None:
+    Args:
+        clock: seconds of the epoch.
+    """
+
+    def __init__(self, clock: Callable[[], float]) -> None:
         super().__init__()
         self.namespaces: dict[str, Namespace] = {}
+        self.times: list[float] = []
+        self._clock = clock
 
     async def request(self, method: str, path: str, **more: Any) -> Any:
         """Answer one request; in a namespace that is not there nothing can be made."""
         if path.split("/")[4] not in self.namespaces:
             self.before_request(method, path)
             raise errors.NotFound(404, "NotFound")
-        return await super().request(method, path, **more)
+        try:
+            return await super().request(method, path, **more)
+        finally:
+            self.times += [self._clock()] * (len(self.log) - len(self.times))
 
 
 class Operator:
@@ -85,7 +94,7 @@ class Operator:
     def __init__(self, loop: VirtualLoop) -> None:
         self.loop = loop
         self.clock = VirtualClock()
-        self.api = Api()
+        self.api = Api(self.now)
         self.namespaces = self.api.namespaces
         self.bodies: dict[str, Json] = {}
         self.provider = keeper_support.FakeProvider(self)  # type: ignore[arg-type]
@@ -94,6 +103,7 @@ class Operator:
         self.kept = keeper_support.Secrets()
         self.ends: dict[str, float] = {}
         self._judged = 0
+        self._at = 0.0
         self._tasks: list[asyncio.Task[None]] = []
         grant = self.provider.grant
 
@@ -248,7 +258,9 @@ class Operator:
 
     def judge(self) -> None:
         """Judge every change that the operator has made since the last time."""
-        for method, path, before, after in self.api.log[self._judged :]:
+        done = zip(self.api.log[self._judged :], self.api.times[self._judged :], strict=True)
+        for (method, path, before, after), at in done:
+            self._at = at
             namespace, kind, name = path.split("/")[4:7]
             assert namespace not in (HOME, "kube-system"), f"{method} {path}: a protected namespace"
             if kind == "secrets":
@@ -265,22 +277,17 @@ class Operator:
             ours = meta.get("labels", {}).get(
                 names.MANAGED_BY_LABEL
             ) == names.MANAGED_BY and names.CONTRIBUTORS in meta.get("annotations", {})
-            once = names.CONTRIBUTORS in meta.get("annotations", {})
             adopted = meta.get("annotations", {}).get(names.ADOPT) == "true"
-            assert ours or adopted or once, f"{namespace}/{name} is foreign"
+            assert ours or adopted, f"{namespace}/{name} is foreign"
             assert after is None or after["metadata"]["uid"] == meta["uid"], "a Secret keeps its UID"
         for server, password in has.items():
             if had.get(server) != password and password in self.ends:
-                assert self.ends[password] > self._at(), f"{server} is handed out though it has ended"
+                assert self.ends[password] > self._at, f"{server} is handed out though it has ended"
         for server, password in had.items():
-            if self.ends.get(password, 0.0) <= self._at() or server not in self.wanted(namespace, name, seen=True):
+            if self.ends.get(password, 0.0) <= self._at or server not in self.wanted(namespace, name, seen=True):
                 continue
             assert server in has, f"{namespace}/{name} lost the living login of {server}"
-            assert self.ends.get(has[server], 0.0) > self._at(), f"{server} was replaced by a login that has ended"
-
-    def _at(self) -> float:
-        # What was done since the last judgement was done at some moment of it: a second is no matter.
-        return self.now() - 1.0
+            assert self.ends.get(has[server], 0.0) > self._at, f"{server} was replaced by a login that has ended"
 
     @staticmethod
     def _judge_account(before: Json | None, after: Json | None) -> None:

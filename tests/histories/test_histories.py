@@ -44,7 +44,6 @@ ERRORS = {
     "429": errors.Unavailable(429, "TooManyRequests", retry_after=7.0),
     "500": errors.Unavailable(500, "InternalError"),
     "403": errors.Forbidden(403, "Forbidden"),
-    "404": errors.NotFound(404, "NotFound"),
     "cut": errors.Unavailable(0, "no answer"),
 }
 REFUSALS = {
@@ -277,7 +276,8 @@ class Histories(RuleBasedStateMachine):
         for name in list(self.world.namespaces):
             for secret in ("regcred", "other"):
                 stored = self.world.api.objects.get(secret_path(name, secret))
-                if stored is not None and "theirs" in stored.body["data"]:
+                if stored is not None and not stored.meta.get("labels"):
+                    # Foreign, or no longer ours: whoever it belongs to takes it away.
                     self.world.api.remove(secret_path(name, secret))
         # A rival that went on too long is left alone for an hour.
         for _ in range(3):
