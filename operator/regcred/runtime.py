@@ -15,10 +15,10 @@ from typing import Any
 
 import kopf
 
-from regcred import dockerconfig, engine, gauges, handlers, settings, statuses, telemetry
-from regcred.api import names, resource
+from regcred import comparison, dockerconfig, engine, gauges, handlers, settings, statuses, telemetry
+from regcred.api import names
 from regcred.cluster import client as api
-from regcred.cluster import errors, events, heartbeat, lease, mirror, views, watches
+from regcred.cluster import errors, events, heartbeat, lease, mirror, watches
 from regcred.credentials import asks, cache, federation, keeper, plugins, provider, verification
 from regcred.distribution import writer
 from regcred.eviction import evictor
@@ -26,19 +26,12 @@ from regcred.eviction import evictor
 _log = logging.getLogger(__name__)
 
 _LEASE = "regcred"
-#: How often our own kinds are compared with what kopf has told, as a share of the silence that a watch may keep; and
-#: how long, in seconds, an event may be on its way before it counts as missed.
-_COMPARED = 2 / 3
-_LATE = 2.0
-#: Seconds until they are first compared: kopf knows nothing of what goes between our first list and its own.
-_FIRST = 5.0
 #: Seconds before kopf is started again where it has ended by itself: the first time, and at the most.
 _AGAIN = 1.0
 _AGAIN_CEILING = 60.0
 #: Seconds after the start in which the first list of Secrets may have missed some that an earlier replica wrote: it
 #: comes from a cache, which may lag, though not for long where writes go through.
 _LAG = 60.0
-_KINDS = (names.CLUSTER_PLURAL, names.NAMESPACED_PLURAL)
 
 
 class Stopped(Exception):
@@ -205,7 +198,7 @@ class Operator:
                 _part("keeper", logins.run()),
                 _part("engine", built.run(guard)),
                 _part("statuses", reports.run(guard)),
-                _part("comparison", self._compare(client, built, comparing)),
+                _part("comparison", comparison.run(client, built, comparing, chosen.watch_silence)),
                 _part("evictor", evicting.run(guard)),
                 _part("kopf", self._kopf(built, access, kopf_stop, stop)),
             ]
@@ -235,29 +228,11 @@ class Operator:
     ) -> None:
         """Get the first full listing of everything: before it nothing is decided."""
         await _patiently("the cache", logins.load)
-        for plural in _KINDS:
-            found = await _patiently(plural, lambda plural=plural: _list(client, plural))  # type: ignore[misc]
+        for plural in comparison.KINDS:
+            found = await _patiently(plural, lambda plural=plural: comparison.listed(client, plural))  # type: ignore[misc]
             for parsed in found:
                 built.upsert(parsed)
         await watched.start(logins.secret_names() | {names.DEFAULT_SECRET_NAME})
-
-    async def _compare(self, client: api.Client, built: engine.Engine, moving: heartbeat.Heartbeat) -> None:
-        """Make good what kopf has missed: a silent stream, and every deletion in a gap between its lists."""
-        pause = min(_FIRST, self._settings.watch_silence * _COMPARED)
-        while True:
-            moving.beat()
-            await asyncio.sleep(pause)
-            pause = self._settings.watch_silence * _COMPARED
-            for plural in _KINDS:
-                moving.beat()
-                try:
-                    missed = await _missed(client, plural, built)
-                except errors.ApiError as error:
-                    _log.warning("Could not compare our resources: %s", error)
-                    continue
-                if missed:
-                    _log.warning("Made good %d missed events of %s", missed, plural)
-                    telemetry.WATCH_RESTARTS.labels(plural, "missed").inc(missed)
 
     async def _kopf(
         self, built: engine.Engine, access: api.Login, kopf_stop: asyncio.Event, stop: asyncio.Event
@@ -285,7 +260,7 @@ class Operator:
                 return
             finally:
                 own.cancel()
-            for plural in _KINDS:
+            for plural in comparison.KINDS:
                 telemetry.WATCH_RESTARTS.labels(plural, "error").inc()
             pause = _AGAIN if time.monotonic() - began > _AGAIN_CEILING else min(pause * 2, _AGAIN_CEILING)
             with contextlib.suppress(TimeoutError):
@@ -374,49 +349,6 @@ async def _patiently(what: str, action: Callable[[], Coroutine[Any, Any, Any]]) 
                 hint = "; are the CRDs installed?" if isinstance(error, errors.NotFound) else ""
                 _log.warning("Could not list %s: %s%s; trying again", what, error, hint)
             await asyncio.sleep(error.retry_after or 2.0)
-
-
-async def _list(client: api.Client, plural: str) -> list[resource.Resource]:
-    kind = _kind(plural)
-    found: list[resource.Resource] = []
-    async for items, _ in client.pages(f"/apis/{names.API_VERSION}/{plural}"):
-        # The items of a list carry no kind of their own.
-        found += [resource.parse({**body, "kind": kind}) for body in items]
-    return found
-
-
-def _kind(plural: str) -> str:
-    return {names.CLUSTER_PLURAL: names.CLUSTER_KIND, names.NAMESPACED_PLURAL: names.NAMESPACED_KIND}[plural]
-
-
-async def _missed(client: api.Client, plural: str, built: engine.Engine) -> int:
-    """Compare one of our kinds with what the engine knows of it, put that right, and return how much was missed.
-
-    Only metadata is listed: thousands of tenants have a resource each.
-    """
-    path, kind = f"/apis/{names.API_VERSION}/{plural}", _kind(plural)
-    listed: dict[str, tuple[str, str, str]] = {}
-    version = ""
-    async for items, page_version in client.pages(path, metadata=True):
-        version = version or page_version
-        for body in items:
-            meta = body["metadata"]
-            listed[meta["uid"]] = (meta.get("namespace", ""), meta["name"], meta["resourceVersion"])
-    # What has only just happened is on its way.
-    await asyncio.sleep(_LATE)
-    missed = 0
-    for uid, (namespace, name, at) in listed.items():
-        if not built.lacks(uid, at):
-            continue
-        where = f"namespaces/{namespace}/" if namespace else ""
-        with contextlib.suppress(errors.NotFound):
-            body = await client.get(f"/apis/{names.API_VERSION}/{where}{plural}/{name}")
-            missed += built.upsert(resource.parse({**body, "kind": kind}))
-    for uid, known in list(built.resources.items()):
-        if known.kind == kind and uid not in listed and views.newer(version, known.version):
-            built.remove(uid)
-            missed += 1
-    return missed
 
 
 async def _prove(entry: asks.Entry, login: dockerconfig.Login) -> verification.Verdict:
