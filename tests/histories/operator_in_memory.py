@@ -102,6 +102,7 @@ class Operator:
         #: The operator's own Secrets, with the kept logins.
         self.kept = keeper_support.Secrets()
         self.ends: dict[str, float] = {}
+        self.whose: dict[str, str] = {}
         self._judged = 0
         self._at = 0.0
         self._tasks: list[asyncio.Task[None]] = []
@@ -110,6 +111,7 @@ class Operator:
         def noted(who: str, password: str) -> Any:
             made = grant(who, password)
             self.ends[password] = made.expires_at.timestamp() if made.expires_at else float("inf")
+            self.whose[password] = who
             return made
 
         self.provider.grant = noted  # type: ignore[method-assign]
@@ -284,7 +286,14 @@ class Operator:
             if had.get(server) != password and password in self.ends:
                 assert self.ends[password] > self._at, f"{server} is handed out though it has ended"
         for server, password in had.items():
-            if self.ends.get(password, 0.0) <= self._at or server not in self.wanted(namespace, name, seen=True):
+            # What a resource no longer gives is taken away, whoever else waits for a login of his own.
+            givers = {
+                row["plugin"]["config"]["identity"]
+                for body in self.wanted(namespace, name, seen=True).get(server, [])
+                for row in body["spec"]["registries"]
+                if row["server"] == server
+            }
+            if self.ends.get(password, 0.0) <= self._at or self.whose[password] not in givers:
                 continue
             assert server in has, f"{namespace}/{name} lost the living login of {server}"
             assert self.ends.get(has[server], 0.0) > self._at, f"{server} was replaced by a login that has ended"
