@@ -5,7 +5,7 @@ SHELL := /bin/bash
 BIN := .venv/bin
 PYTHON_RUN := $(BIN)/python
 
-.PHONY: help venv demo up down test test-fast bench chaos soak lint format crds docs check-generated lock clean release docs-site
+.PHONY: help venv demo up down test test-fast test-slow bench chaos soak lint format crds docs check-generated lock clean release docs-site
 
 help:  ## Show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -22,11 +22,14 @@ up: venv  ## Start control plane, registry and operator, and leave them running 
 down: venv  ## Stop what `make up` started
 	@$(PYTHON_RUN) -m dev.up stop
 
-test: venv  ## Run every test, on the real control plane (about ten minutes; longer the first time)
-	@$(PYTHON_RUN) -m pytest $(ARGS)
+test: venv  ## Run the tests, on the real control plane (about a quarter of an hour; longer the first time)
+	@$(PYTHON_RUN) -m pytest -m "not slow" $(ARGS)
 
 test-fast: venv  ## Run the tests that need no control plane (about a minute)
-	@$(PYTHON_RUN) -m pytest -m "not cluster" $(ARGS)
+	@$(PYTHON_RUN) -m pytest -m "not cluster and not slow" $(ARGS)
+
+test-slow: venv  ## Run the tests that take a minute or more each: faults, crash points, memory, upgrade
+	@$(PYTHON_RUN) -m pytest -m slow $(ARGS)
 
 bench: venv  ## Measure regcred against a bare client (QUICK=1: under 5 minutes; BASE=file: compare with an earlier run)
 	@$(PYTHON_RUN) -m dev.bench $(if $(QUICK),--mode quick) $(if $(BASE),--base $(BASE)) $(ARGS)

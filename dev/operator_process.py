@@ -111,6 +111,10 @@ class OperatorProcess:
         """Whether the process is alive."""
         return self._child is not None and self._child.process.returncode is None
 
+    def forget_login(self) -> None:
+        """Ask for a new token at the next start: its service account was deleted, and is there again."""
+        self._kubeconfig = None
+
     async def start(self, *, ready: bool = True) -> None:
         """Start it, and wait until its first pass is done."""
         kubeconfig = self._kubeconfig or await self.cluster.kubeconfig_for_service_account(

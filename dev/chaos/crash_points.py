@@ -103,7 +103,11 @@ KINDS = (
     Kind("free the Lease", "stop", "update", "leases", (("cluster/lease.py", "PUT"),), where="own"),
 )
 #: Requests with a verb that writes which leave nothing in the cluster.
-NO_WRITES = (("credentials/federation.py", "POST"),)
+NO_WRITES = (
+    ("credentials/federation.py", "POST"),
+    # An eviction is done once, whoever restarts: the pod's age against its account's entry decides.
+    ("eviction/evictor.py", "POST"),
+)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

@@ -27,6 +27,7 @@ async def place() -> AsyncIterator[Arena]:
         yield made
 
 
+@pytest.mark.slow
 async def test_the_selection_holds_and_all_totals_are_zero(place: Arena) -> None:
     """Each experiment comes out as its book says, and nothing was lost, wrong, double, expired, orphaned or leaked."""
     chosen = [each for each in book.experiments() if each.name in SELECTION]

@@ -76,6 +76,7 @@ async def work_for(clouds: Clouds, key: str) -> dict[str, Any]:
     return work
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("outage")  # which lasts anyway
 async def test_memory_does_not_grow(
     own_clouds: tuple[Clouds, Path, str], tmp_path: Path, figures: dict[str, Any]

@@ -215,6 +215,7 @@ async def reinstalled(installed: Cluster, shared_operator: OperatorProcess) -> A
     """Installs regcred again afterwards, for the tests that follow."""
     yield
     await shared_operator.stop()
+    shared_operator.forget_login()
 
     async def again() -> bool:
         # The namespace and the definitions may still be on their way out.

@@ -43,6 +43,7 @@ def written(secret: dict[str, Any]) -> tuple[str, str]:
     return secret["metadata"]["uid"], secret["metadata"]["resourceVersion"]
 
 
+@pytest.mark.slow
 async def test_an_upgrade_rewrites_nothing(
     control_plane: Cluster, namespace: str, earlier: Path, tmp_path: Path
 ) -> None:
