@@ -205,7 +205,8 @@ def _plain(value: object) -> str:
     return value
 
 
-@functools.lru_cache(maxsize=1024)
+# Every renewal makes a new text: few are alive at a time, and what is remembered of the others is only memory.
+@functools.lru_cache(maxsize=256)
 def _contributors(text: str) -> tuple[Contributor, ...] | None:
     """Decode the annotation; None where it is missing or not ours."""
     try:
@@ -218,7 +219,7 @@ def _contributors(text: str) -> tuple[Contributor, ...] | None:
         return None
 
 
-@functools.lru_cache(maxsize=1024)
+@functools.lru_cache(maxsize=256)
 def _servers(text: str) -> tuple[Standing, ...]:
     try:
         document = json.loads(text)

@@ -156,7 +156,7 @@ class _Claim:
 
 
 # Thousands of namespaces hold the same Secret: its bytes are made once.
-@functools.lru_cache(maxsize=64)
+@functools.lru_cache(maxsize=32)
 def _compose(
     ranked: tuple[model.Contribution, ...],
     held: tuple[Held, ...],
