@@ -380,3 +380,15 @@ def test_revision_tells_content(contributions):
         for each in annotations:
             del each[names.REVISION]
         assert (one.revision == other.revision) == ((one.data, annotations[0]) == (other.data, annotations[1]))
+
+
+def test_an_ended_login_that_gives_way_is_not_remembered():
+    """Where the winner's login has ended and another resource's lives, one write comes to rest: the next is the same."""
+    ends = contribution("a", {QUAY: published("ends", expires=NOW - HOUR)}, cluster=False)
+    lives = contribution("b", {QUAY: "lives"})
+    stood = composition.compose((ends, lives), NOW - 2 * HOUR)
+    assert {row.uid for row in stood.standing} == {ends.uid}
+    first = compose(ends, lives, standing=stood.standing)
+    assert logins_of(first.data) == {QUAY: "lives"}
+    second = compose(ends, lives, standing=first.standing)
+    assert (second.revision, second.contributors, second.shadowed) == (first.revision, first.contributors, {})

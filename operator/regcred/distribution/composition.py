@@ -169,9 +169,14 @@ def _compose(
         server: min(rivals, key=lambda claim: ((claim.contribution.uid, server) in ended, claim.contribution.rank))
         for server, rivals in claims.items()
     }
-    # What only stood there and has to give way is gone with this write, so nobody remembers it.
+    # What only stood there, or has ended, and has to give way is gone with this write, so nobody remembers it.
     claims = {
-        server: [claim for claim in rivals if claim.published is not None or claim is winners[server]]
+        server: [
+            claim
+            for claim in rivals
+            if claim is winners[server]
+            or (claim.published is not None and (claim.contribution.uid, server) not in ended)
+        ]
         for server, rivals in claims.items()
     }
     left = {
