@@ -43,6 +43,9 @@ class Logins:
     def gone(self) -> frozenset[str]:
         return frozenset()
 
+    def left(self) -> dict[str, Any]:
+        return {}
+
 
 class Watches:
     """Everything is listed."""
@@ -173,7 +176,8 @@ async def test_a_first_pass_is_over_when_every_namespace_was_looked_at() -> None
     made.born("a")
     made.born("b", secret=True)
     async with made.working():
-        await made.hand.stuck.wait()
+        async with asyncio.timeout(30):
+            await made.hand.stuck.wait()
         await eventually(_done(lambda: made.engine.queue.depth == 0), "the queue to be empty")
         assert not made.engine.passed
     calm = Made()
@@ -205,7 +209,8 @@ async def test_liveness_names_the_namespace_in_which_a_worker_is_stuck(monkeypat
     made.born("caught", secret=True)
     operator._parts = {"engine": made.engine.heartbeat}
     async with made.working():
-        await made.hand.stuck.wait()
+        async with asyncio.timeout(30):
+            await made.hand.stuck.wait()
         assert operator._alive() == ""
         await eventually(_done(lambda: "(caught)" in operator._alive()), "liveness to tell")
         assert operator._alive().startswith("the engine has not moved for 0 s")
