@@ -63,7 +63,8 @@ class AuditLog:
                 if not line.endswith(b"\n"):
                     return
                 document: dict[str, Any] = json.loads(line)
-                who = document["user"]["username"]
+                # A request that was refused with 401 has no user.
+                who = document["user"].get("username", "")
                 if (user and who != user) or document.get("stage") != "ResponseComplete":
                     continue
                 target = document.get("objectRef") or {}
