@@ -7,7 +7,7 @@ import datetime as dt
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from regcred import reporting
@@ -508,6 +508,8 @@ def test_conditions_follow_kstatus(facts: reporting.Facts, now: dt.datetime) -> 
         assert found["Stalled"][1] == found["Ready"][1]
 
 
+@example(facts(dataclasses.replace(GOOD, usable=False), count=tally.Count()), NOW)
+@example(facts(dataclasses.replace(UNPROVEN, usable=False)), NOW)
 @given(FACTS, MOMENT)
 def test_ready_means_that_pods_start(facts: reporting.Facts, now: dt.datetime) -> None:
     """Ready is true only where every login is there, or what was suspended lives, and no namespace is in trouble."""

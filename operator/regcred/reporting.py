@@ -151,7 +151,7 @@ def _fetched(facts: Facts) -> _Verdict:
     if facts.resource.spec is not None and facts.resource.spec.suspend:
         had = all(row.usable for row in facts.rows)
         return _Verdict("True" if had else "Unknown", Reason.SUSPENDED, "suspended: nothing is fetched")
-    bad = [row for row in facts.rows if not row.settled and not row.pending]
+    bad = [row for row in facts.rows if not row.pending and not (row.settled and row.usable)]
     if bad:
         worst = min(bad, key=lambda row: (not row.stalled, row.usable))
         kept = " (the last good login stays in use)" if worst.usable else ""

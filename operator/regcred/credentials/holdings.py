@@ -220,7 +220,7 @@ class Slot:
                 reason=self.verdict.outcome.reason if refused else RegistryReason.UNVERIFIED,
                 message=self.verdict.message,
                 stalled=refused,
-                settled=not refused and grant is not None,
+                settled=not refused and base.usable,
             )
         if not self.answered or grant is None:
             return dataclasses.replace(
