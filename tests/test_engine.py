@@ -12,7 +12,7 @@ import pytest
 
 from dev.waiting import eventually
 from regcred import dockerconfig, engine
-from regcred.api import names
+from regcred.api import names, spec
 from regcred.api import resource as api_resource
 from regcred.cluster import mirror
 from regcred.distribution import writer
@@ -30,7 +30,7 @@ class Logins:
         self.updated: list[str] = []
         self.awaited: set[str] = set()
         self.names = {names.DEFAULT_SECRET_NAME}
-        self.scopes: dict[str, tuple[dict[str, Any], ...]] = {}
+        self.scopes: dict[str, tuple[spec.Namespaces, ...]] = {}
 
     def update(self, resource: api_resource.Resource) -> None:
         self.updated.append(resource.name)
@@ -55,7 +55,7 @@ class Logins:
     def gone(self) -> frozenset[str]:
         return frozenset()
 
-    def left(self) -> dict[str, tuple[dict[str, Any], ...]]:
+    def left(self) -> dict[str, tuple[spec.Namespaces, ...]]:
         return self.scopes
 
     def rows(self, uid: str) -> Collection[Any]:
@@ -166,7 +166,9 @@ async def test_one_plan_a_namespace(world: World, monkeypatch: pytest.MonkeyPatc
     world.logins.awaited.add(uid)
     planned: list[str] = []
     observe = world.engine._observe
-    monkeypatch.setattr(world.engine, "_observe", lambda name: (planned.append(name), observe(name))[1])
+    monkeypatch.setattr(
+        world.engine, "_observe", lambda name, *rest: (planned.append(name), observe(name, *rest))[1]
+    )
     await eventually(_idle(world), "the first look", seconds=30, every=0.01)
     planned.clear()
     world.publish(uid, QUAY, "one")
@@ -183,7 +185,9 @@ async def test_refresh_alone_plans_nothing(world: World) -> None:
     world.declare("a", refresh="now")
     assert world.logins.updated == ["a", "a"]
     assert not world.engine.queue.busy
-    assert not world.engine.awaited(uid)
+    facts = world.engine.facts(uid)
+    assert facts is not None
+    assert not facts.pending
     world.publish(uid, QUAY, "two")
     await world.everywhere({QUAY: "two"})
 
@@ -218,7 +222,9 @@ async def test_who_has_nothing_goes_first(world: World, monkeypatch: pytest.Monk
     await eventually(_idle(world), "the first logins", seconds=30, every=0.01)
     planned: list[str] = []
     observe = world.engine._observe
-    monkeypatch.setattr(world.engine, "_observe", lambda name: (planned.append(name), observe(name))[1])
+    monkeypatch.setattr(
+        world.engine, "_observe", lambda name, *rest: (planned.append(name), observe(name, *rest))[1]
+    )
     world.declare("a", generation=2)
     await world.everywhere({QUAY: "one"})
     assert planned[0] == "team-c"
@@ -270,7 +276,7 @@ async def test_what_went_unseen() -> None:
             path, "argocd", lambda body: body.update(imagePullSecrets=[{"name": "x"}, {"name": "regcred"}])
         )
         made.seen.accounts.upsert(made.api.objects[path].rendered())
-    made.logins.scopes = {"regcred": ({"names": ["team-a", "gone-*"]}, {"nonsense": 1})}
+    made.logins.scopes = {"regcred": (spec.Namespaces(names=("team-a", "gone-*")),)}
     running = asyncio.create_task(made.engine.run(lambda: None))
     await asyncio.sleep(0)
     await eventually(_idle(made), "everything to be looked at", seconds=30, every=0.01)

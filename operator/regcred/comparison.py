@@ -16,7 +16,6 @@ from regcred.cluster import errors, heartbeat, views
 
 _log = logging.getLogger(__name__)
 
-KINDS = (names.CLUSTER_PLURAL, names.NAMESPACED_PLURAL)
 #: How often our own kinds are compared with what kopf has told, as a share of the silence that a watch may keep; and
 #: how long, in seconds, an event may be on its way before it counts as missed.
 _COMPARED = 2 / 3
@@ -31,16 +30,12 @@ async def listed(client: api.Client, plural: str) -> list[resource.Resource]:
     Raises:
         errors.ApiError: the API server refused.
     """
-    kind = _kind(plural)
+    kind = names.KINDS[plural]
     found: list[resource.Resource] = []
     async for items, _ in client.pages(f"/apis/{names.API_VERSION}/{plural}"):
         # The items of a list carry no kind of their own.
         found += [resource.parse({**body, "kind": kind}) for body in items]
     return found
-
-
-def _kind(plural: str) -> str:
-    return {names.CLUSTER_PLURAL: names.CLUSTER_KIND, names.NAMESPACED_PLURAL: names.NAMESPACED_KIND}[plural]
 
 
 async def run(client: api.Client, built: engine.Engine, moving: heartbeat.Heartbeat, silence: float) -> None:
@@ -57,7 +52,7 @@ async def run(client: api.Client, built: engine.Engine, moving: heartbeat.Heartb
         moving.beat()
         await asyncio.sleep(pause)
         pause = silence * _COMPARED
-        for plural in KINDS:
+        for plural in names.KINDS:
             moving.beat()
             try:
                 missed = await _missed(client, plural, built)
@@ -74,7 +69,7 @@ async def _missed(client: api.Client, plural: str, built: engine.Engine) -> int:
 
     Only metadata is listed: thousands of tenants have a resource each.
     """
-    path, kind = f"/apis/{names.API_VERSION}/{plural}", _kind(plural)
+    path, kind = f"/apis/{names.API_VERSION}/{plural}", names.KINDS[plural]
     listed: dict[str, tuple[str, str, str]] = {}
     version = ""
     async for items, page_version in client.pages(path, metadata=True):
@@ -88,9 +83,8 @@ async def _missed(client: api.Client, plural: str, built: engine.Engine) -> int:
     for uid, (namespace, name, at) in listed.items():
         if not built.lacks(uid, at):
             continue
-        where = f"namespaces/{namespace}/" if namespace else ""
         with contextlib.suppress(errors.NotFound):
-            body = await client.get(f"/apis/{names.API_VERSION}/{where}{plural}/{name}")
+            body = await client.get(resource.path(namespace, name))
             missed += built.upsert(resource.parse({**body, "kind": kind}))
     for uid, known in list(built.resources.items()):
         if known.kind == kind and uid not in listed and views.newer(version, known.version):

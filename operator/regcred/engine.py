@@ -13,10 +13,10 @@ import logging
 import random
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, Protocol
+from typing import Protocol
 
 from regcred import demand, reporting, telemetry
-from regcred.api import names, spec
+from regcred.api import names
 from regcred.api import resource as api_resource
 from regcred.cluster import heartbeat, lease, mirror, views
 from regcred.credentials import keeper, provider
@@ -281,8 +281,9 @@ class Engine:
         began = time.monotonic()
         result = writer.Result()
         for attempt in range(_TRIES):
-            observed = self._observe(namespace)
-            desired = self._demand.of(namespace, observed.namespace, self._secret_names())
+            wanted = self._secret_names()
+            observed = self._observe(namespace, wanted)
+            desired = self._demand.of(namespace, observed.namespace, wanted)
             uid = observed.namespace.uid if observed.namespace is not None else ""
             planned = plan.plan(observed, desired, datetime.datetime.now(datetime.UTC))
             planned = self._repairs.spare(planned, namespace, uid, time.monotonic())
@@ -310,9 +311,8 @@ class Engine:
             self.queue.retry(namespace, after=result.retry_after)
         telemetry.RECONCILE_SECONDS.observe(time.monotonic() - began)
 
-    def _observe(self, name: str) -> plan.Observed:
+    def _observe(self, name: str, wanted: Sequence[str]) -> plan.Observed:
         namespace = self._seen.namespaces.get("", name)
-        wanted = self._secret_names()
         secrets = self._seen.secrets.within(name)
         departed = {each: self._seen.secrets.departed(name, each) for each in wanted}
         if namespace is not None:
@@ -334,7 +334,7 @@ class Engine:
         return {
             name: views.SecretView(namespace.name, name, uid="", version="0", ours=True)
             for name, scopes in self._logins.left().items()
-            if any(_selects(scope, namespace) for scope in scopes)
+            if any(selection.selects(scope, namespace.name, namespace.labels) for scope in scopes)
         }
 
     def _secret_names(self) -> list[str]:
@@ -406,10 +406,6 @@ class Engine:
         """Whether every namespace that was there at the start has been looked at."""
         return self._running and not self._unseen
 
-    def awaited(self, uid: str) -> bool:
-        """Whether some namespace has not been looked at since the resource changed."""
-        return bool(self._pending.get(uid))
-
     def rows(self, uid: str) -> Sequence[keeper.Row]:
         """Return how each registry entry of a resource stands."""
         return self._logins.rows(uid)
@@ -433,14 +429,6 @@ class Engine:
             refresh_handled=self._logins.refresh_handled(uid),
             blocked=blocked,
         )
-
-
-def _selects(scope: Mapping[str, Any], namespace: views.NamespaceView) -> bool:
-    """Whether kept `spec.namespaces` select a namespace; what cannot be read selects none."""
-    try:
-        return selection.selects(spec.Namespaces.model_validate(scope), namespace.name, namespace.labels)
-    except ValueError:
-        return False
 
 
 def _same(before: api_resource.Resource, after: api_resource.Resource) -> bool:

@@ -228,7 +228,7 @@ class Operator:
     ) -> None:
         """Get the first full listing of everything: before it nothing is decided."""
         await _patiently("the cache", logins.load)
-        for plural in comparison.KINDS:
+        for plural in names.KINDS:
             found = await _patiently(plural, lambda plural=plural: comparison.listed(client, plural))  # type: ignore[misc]
             for parsed in found:
                 built.upsert(parsed)
@@ -260,7 +260,7 @@ class Operator:
                 return
             finally:
                 own.cancel()
-            for plural in comparison.KINDS:
+            for plural in names.KINDS:
                 telemetry.WATCH_RESTARTS.labels(plural, "error").inc()
             pause = _AGAIN if time.monotonic() - began > _AGAIN_CEILING else min(pause * 2, _AGAIN_CEILING)
             with contextlib.suppress(TimeoutError):

@@ -118,12 +118,10 @@ class StatusWriter:
     async def _write(
         self, resource: api_resource.Resource, before: Mapping[str, Any], after: Mapping[str, Any]
     ) -> bool:
-        plural = names.CLUSTER_PLURAL if resource.cluster else names.NAMESPACED_PLURAL
-        where = f"namespaces/{resource.namespace}/" if resource.namespace else ""
         try:
             await self._client.request(
                 "PATCH",
-                f"/apis/{names.API_VERSION}/{where}{plural}/{resource.name}/status",
+                f"{api_resource.path(resource.namespace, resource.name)}/status",
                 params={"fieldManager": names.MANAGER},
                 body={
                     # The uid keeps the status of a deleted resource off a new one of the same name.

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import datetime as dt
+import json
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -683,6 +685,26 @@ class TestRestart:
             assert world.keeper.gone() == frozenset()
             assert world.keeper.secret_names() == frozenset()
             assert not world.secrets.bodies
+
+        play(scene)
+
+    @pytest.mark.parametrize(
+        ("kept", "known"), [({"names": ["team-*"]}, [("team-*",)]), ({"nonsense": 1}, []), ({"names": 7}, [])]
+    )
+    def test_where_what_is_gone_stood(self, kept: Any, known: list[tuple[str, ...]]) -> None:
+        """The record of a resource that is gone tells its namespaces; what cannot be read tells of none."""
+
+        async def scene(world: World) -> None:
+            await world.start(spec("r", entry(HOST, "me"), namespaces={"names": ["team-*"]}))
+            await asyncio.sleep(10)
+            body = world.secrets.bodies["regcred-cache-uid-r"]
+            (key,) = body["data"]
+            record = json.loads(base64.b64decode(body["data"][key]))
+            assert record["namespaces"] == {"names": ["team-*"]}
+            body["data"][key] = base64.b64encode(json.dumps(record | {"namespaces": kept}).encode()).decode()
+            await world.restart()
+            left = world.keeper.left()
+            assert [scope.names for scopes in left.values() for scope in scopes] == known
 
         play(scene)
 

@@ -8,12 +8,17 @@ CLUSTER_KIND = "ClusterRegistryCredential"
 CLUSTER_PLURAL = "clusterregistrycredentials"
 NAMESPACED_KIND = "RegistryCredential"
 NAMESPACED_PLURAL = "registrycredentials"
+#: Plural to kind.
+KINDS = {CLUSTER_PLURAL: CLUSTER_KIND, NAMESPACED_PLURAL: NAMESPACED_KIND}
 
 #: Field manager of every write.
 MANAGER = "regcred"
 DEFAULT_SECRET_NAME = "regcred"  # noqa: S105 - the name of a Secret, not its content
 SECRET_TYPE = "kubernetes.io/dockerconfigjson"  # noqa: S105
 SECRET_KEY = ".dockerconfigjson"  # noqa: S105
+#: The form of old: the map of servers by itself.
+LEGACY_SECRET_TYPE = "kubernetes.io/dockercfg"  # noqa: S105
+LEGACY_SECRET_KEY = ".dockercfg"  # noqa: S105
 
 #: The label that, with `CONTRIBUTORS`, says that a Secret is ours.
 MANAGED_BY_LABEL = "app.kubernetes.io/managed-by"

@@ -104,6 +104,13 @@ def parse(body: Any) -> Resource:
     )
 
 
+def path(namespace: str, name: str) -> str:
+    """Return where the API server has a resource: one of the cluster kind where `namespace` is ""."""
+    if not namespace:
+        return f"/apis/{names.API_VERSION}/{names.CLUSTER_PLURAL}/{name}"
+    return f"/apis/{names.API_VERSION}/namespaces/{namespace}/{names.NAMESPACED_PLURAL}/{name}"
+
+
 def _mapping(value: Any) -> Mapping[str, Any]:
     return value if isinstance(value, Mapping) else {}
 

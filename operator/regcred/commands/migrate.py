@@ -5,6 +5,7 @@ from __future__ import annotations
 import click
 
 from regcred import migration
+from regcred.api import names
 from regcred.cluster import client as api
 from regcred.cluster import errors
 from regcred.commands import common
@@ -29,7 +30,7 @@ _PATHS = {
         for kind in ("ECRAuthorizationToken", "GCRAccessToken", "ACRAccessToken", "ClusterGenerator")
     },
 }
-_TYPES = ("kubernetes.io/dockerconfigjson", "kubernetes.io/dockercfg")
+_TYPES = (names.SECRET_TYPE, names.LEGACY_SECRET_TYPE)
 
 
 @click.command()

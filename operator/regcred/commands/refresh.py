@@ -38,7 +38,7 @@ async def refresh(*, name: str, namespace: str, wait: bool, form: str | None, **
         try:
             await client.request(
                 "PATCH",
-                resources.path(namespace, name),
+                api_resource.path(namespace, name),
                 body={"metadata": {"annotations": {names.REFRESH: stamp}}},
                 params={"fieldManager": "kubectl-regcred"},
                 content_type=api.MERGE,

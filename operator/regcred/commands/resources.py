@@ -9,13 +9,6 @@ from regcred.cluster import errors
 from regcred.commands import common
 
 
-def path(namespace: str, name: str) -> str:
-    """Return where a resource is: one of the cluster kind where `namespace` is ""."""
-    if not namespace:
-        return f"/apis/{names.API_VERSION}/{names.CLUSTER_PLURAL}/{name}"
-    return f"/apis/{names.API_VERSION}/namespaces/{namespace}/{names.NAMESPACED_PLURAL}/{name}"
-
-
 async def get(client: api.Client, namespace: str, name: str) -> api_resource.Resource:
     """Return one resource.
 
@@ -23,7 +16,7 @@ async def get(client: api.Client, namespace: str, name: str) -> api_resource.Res
         common.Failure: there is none of that name.
     """
     try:
-        body = await client.get(path(namespace, name))
+        body = await client.get(api_resource.path(namespace, name))
     except errors.NotFound:
         kind = names.NAMESPACED_KIND if namespace else names.CLUSTER_KIND
         where = f" in the namespace {namespace}" if namespace else ""
@@ -40,12 +33,10 @@ async def everything(client: api.Client, namespace: str = "") -> list[api_resour
     found: list[api_resource.Resource] = []
     refused: list[errors.ApiError] = []
     within = f"namespaces/{namespace}/" if namespace else ""
-    for kind, where in (
-        (names.CLUSTER_KIND, names.CLUSTER_PLURAL),
-        (names.NAMESPACED_KIND, f"{within}{names.NAMESPACED_PLURAL}"),
-    ):
+    for plural, kind in names.KINDS.items():
+        where = within if kind == names.NAMESPACED_KIND else ""
         try:
-            bodies = await common.listed(client, f"/apis/{names.API_VERSION}/{where}")
+            bodies = await common.listed(client, f"/apis/{names.API_VERSION}/{where}{plural}")
         except errors.Forbidden as error:
             refused.append(error)
             continue

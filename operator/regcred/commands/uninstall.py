@@ -191,7 +191,7 @@ def _bare(path: str) -> str:
 
 async def _delete_resources(client: api.Client, found: _Inventory) -> None:
     for each in found.resources:
-        await _delete(client, resources.path(each.namespace, each.name))
+        await _delete(client, api_resource.path(each.namespace, each.name))
 
 
 async def _delete(client: api.Client, path: str) -> None:

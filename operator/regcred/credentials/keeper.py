@@ -17,8 +17,11 @@ import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
+import pydantic
+
 from regcred import dockerconfig
 from regcred.api import resource as api_resource
+from regcred.api import spec
 from regcred.cluster import errors, heartbeat
 from regcred.credentials import asks, deliveries, lanes, proofs, provider, schedule
 from regcred.credentials.cache import Cache, Record
@@ -75,7 +78,7 @@ class Keeper:
         # Asked for each namespace, and different only when a resource is.
         self._names: frozenset[str] | None = None
         self._sources: frozenset[provider.SourceRef] | None = None
-        self._left: Mapping[str, tuple[Mapping[str, Any], ...]] | None = None
+        self._left: Mapping[str, tuple[spec.Namespaces, ...]] | None = None
         #: Names of Secrets that an earlier run may have written.
         self.inherited: frozenset[str] = frozenset()
 
@@ -165,17 +168,19 @@ class Keeper:
             self._names = frozenset(name for holding in self._holdings.values() for name in holding.secret_names)
         return self._names
 
-    def left(self) -> Mapping[str, tuple[Mapping[str, Any], ...]]:
+    def left(self) -> Mapping[str, tuple[spec.Namespaces, ...]]:
         """Return where resources that are gone may have left something.
 
         Returns:
-            The name of a Secret to what `spec.namespaces` of each of them said; {} are all namespaces.
+            The name of a Secret to the `spec.namespaces` of each of them, without what cannot be read.
         """
         if self._left is None:
-            found: dict[str, tuple[Mapping[str, Any], ...]] = {}
+            found: dict[str, tuple[spec.Namespaces, ...]] = {}
             for holding in self._holdings.values():
                 if holding.gone and holding.namespaces is not None:
-                    found |= {name: (*found.get(name, ()), holding.namespaces) for name in holding.secret_names}
+                    with contextlib.suppress(pydantic.ValidationError):
+                        scope = spec.Namespaces.model_validate(holding.namespaces)
+                        found |= {name: (*found.get(name, ()), scope) for name in holding.secret_names}
             self._left = found
         return self._left
 

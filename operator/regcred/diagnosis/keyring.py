@@ -16,9 +16,6 @@ from regcred.api import names
 from regcred.cluster import views
 from regcred.diagnosis import facts
 
-_LEGACY_TYPE = "kubernetes.io/dockercfg"
-_LEGACY_KEY = ".dockercfg"
-
 
 def read(body: Mapping[str, Any]) -> tuple[tuple[str, ...], str, Mapping[str, dockerconfig.Login]]:
     """Return what the kubelet reads in a Secret: its keys as spelled, why it cannot be read (or ""), and its logins.
@@ -27,7 +24,7 @@ def read(body: Mapping[str, Any]) -> tuple[tuple[str, ...], str, Mapping[str, do
     `pkg/credentialprovider/secrets/secrets.go`.
     """
     kind = body.get("type")
-    field = {names.SECRET_TYPE: names.SECRET_KEY, _LEGACY_TYPE: _LEGACY_KEY}.get(str(kind))
+    field = {names.SECRET_TYPE: names.SECRET_KEY, names.LEGACY_SECRET_TYPE: names.LEGACY_SECRET_KEY}.get(str(kind))
     data = body.get("data") or {}
     if field is None or field not in data:
         return (), "", {}

@@ -10,8 +10,8 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from regcred.api import names
 from regcred.migration.model import (
-    DOCKER_CONFIG,
     Copy,
     Json,
     Move,
@@ -74,7 +74,7 @@ def _patchers_source(
 
     def copied(name: str, key: str) -> tuple[Copy, str]:
         read = f"secret/{name} -n {where}"
-        return Copy(read, snapshot.operator_namespace, login, {_CONFIG_KEY: key}, DOCKER_CONFIG), ""
+        return Copy(read, snapshot.operator_namespace, login, {_CONFIG_KEY: key}, names.SECRET_TYPE), ""
 
     if referenced := source(variables, "CONFIG_DOCKERCONFIGJSON"):
         return copied(*referenced)
@@ -89,7 +89,7 @@ def _patchers_source(
             return copied(str(named), "CONFIG_DOCKERCONFIGJSON")
     return None, (
         f"the logins stand in the Deployment itself: put them into a Secret {snapshot.operator_namespace}/{login} of "
-        f"the type {DOCKER_CONFIG} by hand"
+        f"the type {names.SECRET_TYPE} by hand"
     )
 
 
@@ -109,7 +109,7 @@ def registry_creds_alexellis(snapshot: Snapshot) -> Iterator[Move]:
             tool="registry-creds (alexellis)",
             subject=f"ClusterPullSecret {name}",
             resources=[cluster_resource(name, imported(login), secret_name, ["*"], exclude=excluded)],
-            copies=[Copy(read, snapshot.operator_namespace, login, {_CONFIG_KEY: _CONFIG_KEY}, DOCKER_CONFIG)],
+            copies=[Copy(read, snapshot.operator_namespace, login, {_CONFIG_KEY: _CONFIG_KEY}, names.SECRET_TYPE)],
             secret_name=secret_name,
             adopt=adopt,
             stop=sorted({stopped(found) for found in deployments}),
@@ -122,7 +122,7 @@ def registry_creds_alexellis(snapshot: Snapshot) -> Iterator[Move]:
 def clustersecret(snapshot: Snapshot) -> Iterator[Move]:
     """Read ClusterSecret: one resource for each Secret, with its data in it or taken from elsewhere."""
     for document in snapshot.of("ClusterSecret", "clustersecret.io"):
-        if str(document.get("type") or inner(document, "spec", "type")) != DOCKER_CONFIG:
+        if str(document.get("type") or inner(document, "spec", "type")) != names.SECRET_TYPE:
             continue
         name, spec = name_of(document), {**document, **(document.get("spec") or {})}
         remarks: list[str] = []
@@ -138,7 +138,7 @@ def clustersecret(snapshot: Snapshot) -> Iterator[Move]:
             tool="ClusterSecret",
             subject=f"ClusterSecret {name}",
             resources=[cluster_resource(name, imported(login), name, [], names=chosen, exclude=excluded)],
-            copies=[Copy(read, snapshot.operator_namespace, login, {_CONFIG_KEY: _CONFIG_KEY}, DOCKER_CONFIG)],
+            copies=[Copy(read, snapshot.operator_namespace, login, {_CONFIG_KEY: _CONFIG_KEY}, names.SECRET_TYPE)],
             secret_name=name,
             adopt=adopt,
             # It deletes its copies with the resource, so the operator has to stand still until that is gone.

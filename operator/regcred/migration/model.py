@@ -9,11 +9,12 @@ import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
+from regcred.api import names
+
 Json = Mapping[str, Any]
 
 #: What tools put where the user is to fill something in.  Source: minikube's addon registry-creds.
 PLACEHOLDERS = ("", "changeme", "ChangeMe")
-DOCKER_CONFIG = "kubernetes.io/dockerconfigjson"
 
 
 def name_of(document: Json) -> str:
@@ -136,7 +137,8 @@ def decoded(text: Any) -> bytes:
 
 def hosts(secret: Json | None) -> list[str]:
     """Return the servers that a pull Secret has logins for, as a resource spells them; never a login."""
-    raw = decoded(inner(secret, "data", ".dockerconfigjson")) or decoded(inner(secret, "data", ".dockercfg"))
+    found = (decoded(inner(secret, "data", key)) for key in (names.SECRET_KEY, names.LEGACY_SECRET_KEY))
+    raw = next(filter(None, found), b"")
     try:
         document = json.loads(raw or b"{}")
     except ValueError:

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from regcred.api import names as api_names
-from regcred.migration.model import DOCKER_CONFIG, Json, Snapshot, namespace_of
+from regcred.migration.model import Json, Snapshot, namespace_of
 
 _SYSTEM = ("kube-system", "kube-public", "kube-node-lease")
 
@@ -81,7 +81,7 @@ def handed_over(
             continue
         if namespace in (*_SYSTEM, snapshot.operator_namespace):
             remarks.append(f"{namespace} is served by no cluster resource: the Secret {name} there stays as it is")
-        elif secret.get("type") != DOCKER_CONFIG:
+        elif secret.get("type") != api_names.SECRET_TYPE:
             remarks.append(
                 f"the Secret {namespace}/{name} is of the type {secret.get('type')}, which cannot be changed: delete "
                 f"it once the tool is stopped, and regcred makes its own at once"

@@ -12,11 +12,12 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 
 from regcred import dockerconfig
+from regcred.api import names
 from regcred.credentials import exchange, provider
 
-_CONFIG_KEYS = (".dockerconfigjson", ".dockercfg", "config.json")
+_CONFIG_KEYS = (names.SECRET_KEY, names.LEGACY_SECRET_KEY, "config.json")
 _PLAIN_TYPES = frozenset({"", "Opaque", "kubernetes.io/basic-auth"})
-_CONFIG_TYPES = frozenset({"kubernetes.io/dockerconfigjson", "kubernetes.io/dockercfg"})
+_CONFIG_TYPES = frozenset({names.SECRET_TYPE, names.LEGACY_SECRET_TYPE})
 #: A repository that nobody has an entry for: stands for every image of a server.
 _ANY_IMAGE = "regcred-any/image"
 
