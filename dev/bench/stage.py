@@ -195,6 +195,8 @@ class Stage:
         """Wait until the operator has written these Secrets and accounts since a mark, and then nothing more."""
 
         async def all_written() -> bool:
+            if self.evidence.busy():
+                return False
             requests = trail.by(self.since(mark), OPERATOR)
             return secrets <= {row.namespace for row in trail.written(requests, "secrets", "regcred")} and (
                 accounts <= set(trail.entries(requests, OPERATOR))

@@ -44,6 +44,13 @@ class Evidence(Protocol):
     def read(self) -> Sequence[Request]:
         """Return every request so far, in the order of their answers."""
 
+    def busy(self) -> bool:
+        """Whether so much has happened since this was last asked that reading it would disturb what is measured."""
+
+
+#: Bytes of an audit log: a few requests.
+_FEW = 32 * 1024
+
 
 class Audit:
     """The audit log of a kube-apiserver, from now on.
@@ -54,8 +61,13 @@ class Audit:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._offset = path.stat().st_size
+        self._offset = self._size = path.stat().st_size
         self._found: list[Request] = []
+
+    def busy(self) -> bool:
+        """Whether the log has grown by more than a few requests since this was last asked."""
+        before, self._size = self._size, self._path.stat().st_size
+        return self._size - before > _FEW
 
     def read(self) -> Sequence[Request]:
         """Return every request so far, in the order of their answers."""

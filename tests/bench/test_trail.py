@@ -54,6 +54,23 @@ def test_line_of_something_else(changes: dict[str, Any]) -> None:
     assert trail.parse(line(**changes)) is None
 
 
+def test_busy(tmp_path: Path) -> None:
+    """While many requests are answered nothing is read; a few, such as a Lease's, do not count."""
+    path = tmp_path / "audit.log"
+    path.write_bytes(line() * 500)
+    log = trail.Audit(path)
+    assert not log.busy()
+    with path.open("ab") as file:
+        file.write(line() * 200)
+        file.flush()
+        assert log.busy()
+        assert not log.busy()
+        file.write(line() * 3)
+        file.flush()
+        assert not log.busy()
+    assert len(log.read()) == 203
+
+
 def test_subresource() -> None:
     """A subresource is told apart from its object."""
     found = trail.parse(line(objectRef={"resource": "pods", "subresource": "eviction", "name": "p"}))

@@ -126,6 +126,69 @@ async def test_getter_wakes_up():
         assert sorted(await asyncio.gather(*workers)) == ["a", "b"]
 
 
+async def test_one_name_wakes_one_getter():
+    """However many wait, only as many look as there is work for: a fan-out does not wake all workers for each name."""
+    looks = []
+
+    class Watched(workqueue.WorkQueue):
+        def _next(self):
+            looks.append(1)
+            return super()._next()
+
+    queue = Watched()
+    getters = [asyncio.ensure_future(queue.get()) for _ in range(20)]
+    await asyncio.sleep(0)
+    looks.clear()
+    queue.add("a")
+    for _ in range(5):
+        await asyncio.sleep(0)
+    assert len(looks) == 1
+    for name in "bcdef":
+        queue.add(name)
+    for _ in range(5):
+        await asyncio.sleep(0)
+    assert len(looks) == 6
+    assert sorted(getter.result() for getter in getters if getter.done()) == list("abcdef")
+    for getter in getters:
+        getter.cancel()
+    await asyncio.gather(*getters, return_exceptions=True)
+
+
+@pytest.mark.parametrize("before", [True, False])
+async def test_getter_that_is_cancelled_loses_no_name(before):
+    """A worker that ends before its turn, or at the moment of it, gives the turn to another."""
+    queue = workqueue.WorkQueue()
+    first, second = (asyncio.ensure_future(queue.get()) for _ in range(2))
+    await asyncio.sleep(0)
+    if before:
+        first.cancel()
+    queue.add("a")
+    first.cancel()
+    async with asyncio.timeout(5):
+        assert await second == "a"
+    assert first.cancelled()
+    queue.add("b")
+    assert await take(queue, 1) == ["b"]
+
+
+async def test_a_higher_limit_lets_several_in():
+    """Where the pace allows more at once than before, as many begin, though only one name is done."""
+    paced = pace.Pace(ceiling=32, floor=2)
+    queue = workqueue.WorkQueue(paced)
+    for name in "abcdef":
+        queue.add(name)
+    await take(queue, 2)
+    getters = [asyncio.ensure_future(queue.get()) for _ in range(4)]
+    await asyncio.sleep(0)
+    assert not any(getter.done() for getter in getters)
+    for _ in range(3):
+        paced.answered(0.001)
+    queue.done("a")
+    for _ in range(5):
+        await asyncio.sleep(0)
+    assert [getter.result() for getter in getters] == list("cdef")
+
+
 async def test_busy():
     """A queue is busy while a name waits or is in work; a retry does not count."""
     queue = workqueue.WorkQueue()

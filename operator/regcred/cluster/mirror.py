@@ -85,7 +85,12 @@ class Table(Generic[V]):
 
     def upsert(self, body: Mapping[str, Any]) -> None:
         """Take in an object as it is now."""
-        self.put(body["metadata"].get("namespace", ""), self._decode(body))
+        meta = body["metadata"]
+        namespace = meta.get("namespace", "")
+        known = self.get(namespace, meta["name"])
+        # The echo of our own write, most often: not worth the decoding.
+        if known is None or known.version != meta["resourceVersion"]:
+            self.put(namespace, self._decode(body))
 
     def put(self, namespace: str, view: V, *, quiet: bool = False) -> None:
         """Take in a view, such as the answer to a write, unless something newer is known.

@@ -8,8 +8,9 @@ Source: Brakmo and Peterson, "TCP Vegas: End to End Congestion Avoidance on a Gl
 
 from __future__ import annotations
 
-#: Seconds that a request may take whatever the server's usual speed is: below, a queue is nobody's trouble.
-_EASY = 0.05
+#: Seconds that a request may take whatever the server's usual speed is.  What a new namespace needs is two requests,
+#: one after the other: they are done in half a second at such a queue, be it twice as long at times.
+_EASY = 0.1
 #: How many times as long as usual answers may take before they count as queueing.
 _QUEUEING = 2.0
 #: What is left of the limit when they do.
@@ -23,10 +24,10 @@ class Pace:
 
     Args:
         ceiling: the most at once.
-        floor: the fewest at once.
+        floor: the fewest at once; with fewer, the server waits for us between two of them.
     """
 
-    def __init__(self, ceiling: int = 32, floor: int = 4) -> None:
+    def __init__(self, ceiling: int = 32, floor: int = 8) -> None:
         self._ceiling = float(ceiling)
         self._floor = float(min(floor, ceiling))
         self._limit = self._floor

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import collections
+import contextlib
 import enum
 import random
 from collections.abc import Callable
@@ -46,7 +47,10 @@ class WorkQueue:
         self._timers: dict[str, asyncio.TimerHandle] = {}
         self._appointments: dict[str, asyncio.TimerHandle] = {}
         self._failures: dict[str, int] = {}
-        self._ready = asyncio.Event()
+        self._unhurried = 0
+        self._getters: collections.deque[asyncio.Future[None]] = collections.deque()
+        #: Whose turn it is to look.
+        self._turn: asyncio.Future[None] | None = None
         self._changed = asyncio.Event()
 
     @property
@@ -74,36 +78,61 @@ class WorkQueue:
             # A place that it has in another line is passed over when its turn comes there.
             self._waiting[name] = priority
             self._lines[priority].append(name)
-            self._ready.set()
+            self._wake()
 
     async def get(self) -> str:
         """Return the next name; `done` must follow."""
-        while True:
-            name = self._next()
-            if name is not None:
-                return name
-            self._ready.clear()
-            await self._ready.wait()
+        while (name := self._next()) is None:
+            getter = asyncio.get_running_loop().create_future()
+            self._getters.append(getter)
+            try:
+                await getter
+            except asyncio.CancelledError:
+                with contextlib.suppress(ValueError):
+                    self._getters.remove(getter)
+                self._turned(getter)
+                self._wake()
+                raise
+            self._turned(getter)
+        self._wake()
+        return name
+
+    def _turned(self, getter: asyncio.Future[None]) -> None:
+        if getter is self._turn:
+            self._turn = None
+
+    def _wake(self) -> None:
+        """Let one of those that wait look, if there is something to take; it wakes the next.
+
+        To wake all of them for each name would cost more than many a namespace's work.
+        """
+        may = self._lines[Priority.URGENT] or (self._waiting and self._unhurried < self.pace.limit)
+        while may and self._turn is None and self._getters:
+            getter = self._getters.popleft()
+            if not getter.done():  # else it has been cancelled
+                self._turn = getter
+                getter.set_result(None)
 
     def _next(self) -> str | None:
-        unhurried = sum(1 for priority in self._working.values() if priority is not Priority.URGENT)
         for priority, line in self._lines.items():
-            if priority is not Priority.URGENT and unhurried >= self.pace.limit:
+            if priority is not Priority.URGENT and self._unhurried >= self.pace.limit:
                 return None
             while line:
                 name = line.popleft()
                 if self._waiting.get(name) is priority:
                     del self._waiting[name]
                     self._working[name] = priority
+                    self._unhurried += priority is not Priority.URGENT
                     return name
         return None
 
     def done(self, name: str) -> None:
         """Say that the work on `name` is over."""
-        self._working.pop(name, None)
+        if (priority := self._working.pop(name, None)) is not None:
+            self._unhurried -= priority is not Priority.URGENT
         if name in self._again:
             self.add(name, self._again.pop(name))
-        self._ready.set()
+        self._wake()
         self._changed.set()
 
     def succeeded(self, name: str) -> None:
