@@ -17,6 +17,7 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
+from dev.chaos import record
 from dev.docs import api, commands, moves, reasons, tables
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -37,6 +38,7 @@ BLOCKS: Mapping[str, Callable[[], str]] = {
     "permissions": tables.permissions,
     "commands": commands.commands,
     "causes": commands.causes,
+    "chaos": record.text,
     **moves.BLOCKS,
 }
 

@@ -8,8 +8,8 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from dev.chaos import book
-from dev.chaos.__main__ import markdown, run, sweep
+from dev.chaos import book, record
+from dev.chaos.__main__ import run, sweep
 from dev.chaos.arena import Arena, arena
 from dev.chaos.evidence import Totals
 from dev.controlplane import GIVEN
@@ -67,8 +67,54 @@ async def test_one_that_breaks_does_not_keep_the_others_from_being_run(place: Ar
         (True, "it works"),
     ]
     none = Totals(0, 0, 0, 0, 0, 0)
-    text = markdown(rows, none, 60)
+    text = record.markdown([record.Run.of(rows, none, 60)], chosen)
     assert "**Does not hold:** ValueError: the reason" in text
     assert "`make chaos ONLY=works`" in text
     assert none.holds
     assert not dataclasses.replace(none, orphans=1).holds
+
+
+def kept(*names: str, seen: str = "", date: str = "2000-01-01", **totals: int) -> record.Run:
+    """A run of some experiments."""
+    counted = dataclasses.replace(Totals(0, 0, 0, 0, 0, 0), **totals)
+    return record.Run(date, 2, 120, {name: book.Finding(True, seen) for name in names}, counted)
+
+
+def entered(*names: str) -> list[book.Experiment]:
+    """Experiments of these names, which nobody runs."""
+
+    async def nothing(_: Arena) -> book.Finding:
+        raise NotImplementedError
+
+    return [book.Experiment(1, name, f"Title of {name}", "that it holds", nothing) for name in names]
+
+
+def test_a_run_of_some_replaces_their_rows_and_adds_its_totals() -> None:
+    """The others' rows stay, the page says what was measured when, and a run counts while a row of it stands."""
+    names = ("one", "two", "three")
+    whole = kept(*names, seen="at first", lost_foreign_entries=1)
+    runs = record.merge([whole], kept("two", seen="after", date="2000-01-02", orphans=2), names)
+    text = record.markdown(runs, entered(*names))
+    assert [sorted(run.findings) for run in runs] == [["one", "three"], ["two"]]
+    assert text.count("at first") == 2
+    assert "Measured by themselves after it, on 2000-01-02, in 2 minutes: `two`." in text
+    assert "| lost foreign entries | 1 |" in text
+    assert "| orphans | 2 |" in text
+    again = record.merge(runs, kept("two", date="2000-01-03"), names)
+    assert [(run.date, run.totals.orphans) for run in again] == [("2000-01-01", 0), ("2000-01-03", 0)]
+
+
+def test_a_whole_run_replaces_all_that_was_kept() -> None:
+    """Its rows and totals stand alone, whatever was kept before."""
+    names = ("one", "two")
+    whole = kept(*names, date="2000-01-03")
+    assert record.merge([kept("one", "gone", orphans=1), kept("two")], whole, names) == [whole]
+    assert "Not measured yet" not in record.markdown([whole], entered(*names))
+    assert "Not measured yet: `three`." in record.markdown([whole], entered(*names, "three"))
+
+
+def test_what_is_kept_is_read_again() -> None:
+    """What stands beside the experiments is what was kept, and knows of no experiment that there is not."""
+    runs = record.load()
+    assert [record.Run.read(dataclasses.asdict(run)) for run in runs] == runs
+    assert {name for run in runs for name in run.findings} <= {each.name for each in book.experiments()}
