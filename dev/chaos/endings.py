@@ -22,9 +22,9 @@ async def deleted_while_away(arena: Arena) -> Finding:
     """Delete behind the operator's back, twice."""
     async with arena.work() as (corner, operator):
         down, cut = await corner.settle("down", "cut")
-        source = await corner.source()
+        await corner.source()
         for name in (down, cut):
-            await corner.declare(corner.entry(source), name=name, namespaces={"names": [name]})
+            await corner.declare(corner.entry(), name=name, namespaces={"names": [name]})
         await corner.all_served([down, cut])
         await operator.stop()
         await corner.cluster.kubectl("delete", "crcred", down)
@@ -71,10 +71,7 @@ async def kinds_deleted(arena: Arena) -> Finding:
     """Delete both definitions while the operator works, and install them again."""
     async with arena.work("--watch-silence=6") as (corner, operator):
         pid = operator.pid
-        names = await corner.settle("a", "b")
-        source = await corner.source()
-        await corner.declare(corner.entry(source))
-        await corner.all_served(names)
+        names = await corner.serve("a", "b")
         await corner.cluster.kubectl(
             "delete",
             "crd",
@@ -87,7 +84,7 @@ async def kinds_deleted(arena: Arena) -> Finding:
 
         async def declared() -> bool:
             try:
-                await corner.declare(corner.entry(source))
+                await corner.declare(corner.entry())
             except (errors.ApiError, RuntimeError):
                 return False
             return True

@@ -36,7 +36,7 @@ async def namespace_churn(arena: Arena) -> Finding:
     """Delete namespaces as soon as they are there, and begin again."""
     number = 5 if arena.quick else 50
     async with arena.work() as (corner, operator):
-        await corner.declare(corner.entry(await corner.source()))
+        await corner.offer()
         await corner.ready()
         names = [f"{corner.id}-churn-{each}" for each in range(number)]
         corner._namespaces += names  # noqa: SLF001 - they are deleted with the corner's own
@@ -85,9 +85,7 @@ async def memory_trap(arena: Arena) -> Finding:
     """Fill a namespace with Secrets of almost a megabyte, and start the operator before and after."""
     number = 5 if arena.quick else 80
     async with arena.work() as (corner, operator):
-        names = await corner.settle("full", "other")
-        await corner.declare(corner.entry(await corner.source()))
-        await corner.all_served(names)
+        names = await corner.serve("full", "other")
         empty = operator.memory()
         await operator.stop()
         large = "x" * 1_000_000
@@ -117,12 +115,11 @@ async def relabelled(arena: Arena) -> Finding:
     """Relabel a namespace that one resource selects by label, and another excludes."""
     async with arena.work() as (corner, operator):
         (tenant,) = await corner.namespaces("tenant")
-        source = await corner.source()
         selector = {"matchLabels": {"tier": corner.id}}
-        await corner.declare(corner.entry(source), namespaces={"selector": selector})
+        await corner.offer(namespaces={"selector": selector})
         fenced = f"{corner.id}-fenced"
         await corner.declare(
-            corner.entry(source, "fenced.example.com"),
+            corner.entry("fenced.example.com"),
             name=fenced,
             namespaces={"selector": selector, "exclude": [tenant]},
         )
@@ -149,7 +146,7 @@ async def pod_race(arena: Arena) -> Finding:
     """Create namespace and pods as fast as admission lets us, and read what the pods got."""
     number = 10 if arena.quick else 100
     async with arena.work() as (corner, operator):
-        await corner.declare(corner.entry(await corner.source()))
+        await corner.offer()
         await corner.ready()
         names = [f"{corner.id}-race-{each}" for each in range(number)]
         corner._namespaces += names  # noqa: SLF001 - they are deleted with the corner's own

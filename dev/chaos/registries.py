@@ -37,8 +37,8 @@ async def registry_faults(arena: Arena) -> Finding:
         await registry.push("private/app", "1")
         names = await corner.settle("proven")
         others = await corner.settle("other")
-        source = await corner.source(good)
-        await corner.declare(_proven(corner.entry(source, proxy.host), proxy), namespaces={"names": names})
+        await corner.source(good)
+        await corner.declare(_proven(corner.entry(proxy.host), proxy), namespaces={"names": names})
         await corner.all_served(names, good)
         before, peak = operator.memory(), operator.memory()
         kept = 0
@@ -51,19 +51,21 @@ async def registry_faults(arena: Arena) -> Finding:
         faults = _FAULTS[:2] if arena.quick else _FAULTS
         for fault in faults:
             with proxy.fault(fault) as rule:
-                await corner.source(arena.evidence.canary(), name=source)
+                await corner.source(arena.evidence.canary())
                 await timed(lambda rule=rule: _hit(rule), f"{type(fault).__name__} to be met", seconds=90)  # type: ignore[misc]
                 # Somebody else's login goes through meanwhile.
                 began = time.monotonic()
                 password = arena.evidence.canary()
                 other = await corner.source(password, name=f"{corner.id}-other")
-                await corner.declare(corner.entry(other), name=f"{corner.id}-other", namespaces={"names": others})
+                await corner.declare(
+                    corner.entry(source=other), name=f"{corner.id}-other", namespaces={"names": others}
+                )
                 await corner.all_served(others, password)
                 slowest = max(slowest, time.monotonic() - began)
                 peak = max(peak, operator.memory())
                 kept += (("robot", good)) in (await corner.auths(names[0])).values()
             # Handshakes in a row that show nothing add up: a few of them, and a changed source counts all the same.
-            await corner.source(good, name=source)
+            await corner.source(good)
             await timed(proven, "the good login to be proven again", seconds=120)
         await corner.cluster.kubectl(
             "annotate", "--overwrite", "crcred", corner.id, "regcred.io/refresh-requested-at=after"

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Coroutine
+from typing import Any
 
 from dev.chaos.arena import Arena, timed
 from dev.chaos.book import Finding, experiment
@@ -25,9 +27,8 @@ async def silent_watch(arena: Arena) -> Finding:
     limit = 8.0 if arena.quick else _NOTICED
     async with arena.work(*(("--watch-silence=6",) if arena.quick else ())) as (corner, operator):
         first = await corner.settle("edited", "deleted", "leaves")
-        source = await corner.source()
-        await corner.declare(corner.entry(source), name=f"{corner.id}-goes", namespaces={"names": first[2:]})
-        await corner.declare(corner.entry(source), namespaces={"names": [f"{corner.id}-*"], "exclude": first[2:]})
+        await corner.offer(namespaces={"names": [f"{corner.id}-*"], "exclude": first[2:]})
+        await corner.declare(corner.entry(), name=f"{corner.id}-goes", namespaces={"names": first[2:]})
         await corner.all_served(first)
         rule = arena.proxy.add(Silence(), verb="watch")
         silenced = rule.hits
@@ -35,30 +36,25 @@ async def silent_watch(arena: Arena) -> Finding:
         began = time.monotonic()
         born = await corner.settle("born")
         changed = arena.evidence.canary()
-        await corner.source(changed, name=source)
+        await corner.source(changed)
         await corner.cluster.kubectl("delete", "secret", "regcred", "-n", first[1])
-        await corner.declare(
-            corner.entry(source, "new.example.com"), name=f"{corner.id}-new", namespaces={"names": born}
-        )
+        await corner.declare(corner.entry("new.example.com"), name=f"{corner.id}-new", namespaces={"names": born})
         await corner.cluster.kubectl("delete", "crcred", f"{corner.id}-goes")
         times: dict[str, float] = {}
-
-        async def declared() -> bool:
-            return "new.example.com" in await corner.auths(born[0])
 
         async def left() -> bool:
             return "regcred" not in (await corner.pull_secrets(first[2]) or [])
 
-        async def note(name: str, work: asyncio.Future[float] | asyncio.Task[float]) -> None:
+        async def note(name: str, work: Coroutine[Any, Any, float]) -> None:
             await work
             times[name] = time.monotonic() - began
 
         waits = limit + _ROOM + 60
         await asyncio.gather(
-            note("namespace", asyncio.ensure_future(corner.all_served(born, changed, seconds=waits))),
-            note("source and Secret", asyncio.ensure_future(corner.all_served(first[:2], changed, seconds=waits))),
-            note("new resource", asyncio.ensure_future(timed(declared, "the new resource", seconds=waits))),
-            note("deleted resource", asyncio.ensure_future(timed(left, "the deleted resource", seconds=waits))),
+            note("namespace", corner.all_served(born, changed, seconds=waits)),
+            note("source and Secret", corner.all_served(first[:2], changed, seconds=waits)),
+            note("new resource", corner.all_served(born, changed, server="new.example.com", seconds=waits)),
+            note("deleted resource", timed(left, "the deleted resource", seconds=waits)),
         )
         told = await operator.metrics()
         counted = sum(
@@ -85,9 +81,8 @@ async def stale_start(arena: Arena) -> Finding:
     async with arena.work(*(("--watch-silence=6",) if arena.quick else ())) as (corner, operator):
         names = await corner.settle("foreign", "again", "leaves", "stays")
         foreign, again, leaves, stays = names
-        source = await corner.source()
-        await corner.declare(corner.entry(source))
-        await corner.declare(corner.entry(source, "late.example.com"), name=f"{corner.id}-late")
+        await corner.offer()
+        await corner.declare(corner.entry("late.example.com"), name=f"{corner.id}-late")
         await corner.all_served(names)
         await operator.stop()
         arena.proxy.remember()
@@ -103,7 +98,7 @@ async def stale_start(arena: Arena) -> Finding:
         await corner.settle("again")
         await kubectl("label", "namespace", leaves, "test-")
         changed = arena.evidence.canary()
-        await corner.source(changed, name=source)
+        await corner.source(changed)
         theirs = await corner.secret(foreign)
         # Every first list is one of the past, and what happened since comes late.
         arena.proxy.add(Delay(2.0), verb="watch", times=20)

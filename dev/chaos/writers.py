@@ -56,7 +56,6 @@ async def three_writers(arena: Arena) -> Finding:
     rounds = 40 if arena.quick else 500
     async with arena.work() as (corner, operator):
         (namespace,) = await corner.settle("a")
-        source = await corner.source()
         before = len(arena.evidence.writes())
         # Nineteen more accounts, so that there is something to refuse.
         for number in range(19):
@@ -70,7 +69,7 @@ async def three_writers(arena: Arena) -> Finding:
         clients = [api.Client(api.login(str(arena.cluster.admin_kubeconfig))) for _ in rivals]
 
         async def removals() -> None:
-            await corner.declare(corner.entry(source), serviceAccounts=["*"])
+            await corner.offer(serviceAccounts=["*"])
             await timed(lambda: _listed(corner, namespace), "our entry", seconds=90)
             # Twice only: what is removed again and again ends in a truce.
             for _ in range(2):
@@ -150,7 +149,7 @@ async def foreign_secrets(arena: Arena) -> Finding:
                 meta["ownerReferences"] = [reference]
             await corner.apply({"apiVersion": "v1", "kind": "Secret", "metadata": meta, **body})
         before = [await corner.secret(namespace) for namespace in taken]
-        await corner.declare(corner.entry(await corner.source()))
+        await corner.offer()
         await corner.all_served(free)
 
         async def counted() -> bool:
@@ -180,7 +179,7 @@ async def drift(arena: Arena) -> Finding:
         names = await corner.settle("edited", "deleted", "entry", "ignored", "fought")
         edited, deleted, entry, ignored, fought = names
         await corner.cluster.kubectl("annotate", "sa", "default", "-n", ignored, "regcred.io/ignore=true")
-        await corner.declare(corner.entry(await corner.source()))
+        await corner.offer()
         await corner.all_served([edited, deleted, entry, fought])
         times = []
         patch = json.dumps({"stringData": {".dockerconfigjson": '{"auths":{}}'}})
@@ -228,9 +227,7 @@ async def gitops(arena: Arena) -> Finding:
     """Apply two accounts by server-side apply, forced, again and again."""
     lasts = 6.0 if arena.quick else 30.0
     async with arena.work() as (corner, operator):
-        plain, listing = await corner.settle("plain", "listing")
-        await corner.declare(corner.entry(await corner.source()))
-        await corner.all_served([plain, listing])
+        plain, listing = await corner.serve("plain", "listing")
         # What Git says is what stands from now on: somebody else's entry is no longer ours to count.
         arena.evidence.planted.pop((listing, "default"), None)
         before = len(arena.evidence.writes())
@@ -275,7 +272,7 @@ async def gitops(arena: Arena) -> Finding:
 async def second_controller(arena: Arena) -> Finding:
     """Add an entry to each account at the moment we do."""
     async with arena.work() as (corner, operator):
-        await corner.declare(corner.entry(await corner.source()))
+        await corner.offer()
         await corner.ready()
         names = await corner.settle(*(f"n{number}" for number in range(5 if arena.quick else 40)))
         conflicts = 0
