@@ -89,7 +89,12 @@ ELSEWHERE = (
     ),
     Elsewhere(18, "5,000 namespaces at once", "`make bench` measures it: see [performance](performance.md)."),
     Elsewhere(20, "Hours of churn, kills and short tokens", "`make soak`, an hour or more."),
-    Elsewhere(25, "Each right is needed", "A test of its own takes rights away: `tests/e2e/test_rights_used.py`."),
+    Elsewhere(
+        25,
+        "Each right is needed",
+        "Tests of their own, of the base and of every component: `tests/e2e/test_rights_used.py` and "
+        "`tests/e2e/test_component_rights.py`.",
+    ),
     Elsewhere(
         27,
         "Upgrade from two versions before, and back",

@@ -20,6 +20,7 @@ from regcred.cluster import errors
 from tests.e2e.commands_support import Stage
 from tests.e2e.conftest import OPERATOR_USER, World
 from tests.e2e.fenced import writes
+from tests.e2e.rights import unused
 from tests.manifests.fence_support import refusals
 
 DENIED = "Back-off pulling image: ErrImagePull: failed to authorize: 401 Unauthorized"
@@ -220,3 +221,13 @@ async def test_without_the_permission_it_says_so(race: Race, audit: AuditLog) ->
         return any(event["reason"] == "RestartStuckForbidden" for event in await race.world.events(name))
 
     await eventually(told, "the refusal to be told", seconds=60)
+
+
+async def test_every_right_of_the_component_was_used(race: Race) -> None:
+    """What was done here needs every single right that the component adds, and more only after they were taken away."""
+    if race.audit is None:
+        pytest.skip("the audit log of a given cluster is not ours to read")
+    requests = list(race.audit.requests(OPERATOR_USER))
+    assert unused("restart-stuck", requests) == set()
+    refused = {(row.resource, row.subresource) for row in requests if row.code == 403}
+    assert refused <= {("pods", "")}

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import json
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from dev.audit import AuditLog, Request
+from dev.audit import AuditLog
 from dev.cluster import Cluster
 from dev.operator_process import ACCOUNT, OperatorProcess, install
 from dev.processes import tail
@@ -19,71 +17,11 @@ from dev.waiting import NeverHappenedError, eventually
 from regcred.cluster import client as api
 from tests.e2e import fenced
 from tests.e2e.conftest import Entry, World
+from tests.e2e.rights import Right, granted, superfluous
 from tests.manifests.fence_support import refusals
 from tests.manifests.manifests_support import NAMESPACE, ROOT, render
 
 USER = f"system:serviceaccount:{NAMESPACE}:{ACCOUNT}"
-
-
-@dataclasses.dataclass(frozen=True)
-class Right:
-    """One verb on one kind of object: of a role, where it holds everywhere ("") or in one namespace."""
-
-    role: str
-    namespace: str
-    verb: str
-    group: str
-    resource: str
-    names: tuple[str, ...]
-
-    def allows(self, request: Request, verb: str) -> bool:
-        """Whether it is enough for a request.  Source: the rules of RBAC, as the API server applies them."""
-        return (
-            self.namespace in ("", request.namespace)
-            and (self.verb, self.group) == (verb, request.group)
-            and self.resource == "/".join(filter(None, (request.resource, request.subresource)))
-            and (not self.names or request.name in self.names)
-        )
-
-
-def granted() -> set[Right]:
-    """What the bound roles of the base give."""
-    base = render("manifests")
-    bound = {
-        (item["roleRef"]["kind"], item["roleRef"]["name"]) for item in base if item["kind"].endswith("Binding")
-    }
-    return {
-        Right(
-            f"{item['kind']}/{item['metadata']['name']}",
-            item["metadata"].get("namespace", ""),
-            verb,
-            group,
-            resource,
-            tuple(rule.get("resourceNames", ())),
-        )
-        for item in base
-        if (item["kind"], item["metadata"]["name"]) in bound
-        for rule in item["rules"]
-        for verb in rule["verbs"]
-        for group in rule["apiGroups"]
-        for resource in rule["resources"]
-    }
-
-
-def needs(request: Request) -> tuple[str, ...]:
-    """The verbs that a request needs: an apply-patch that creates is logged as a patch and needs both."""
-    return ("patch", "create") if (request.verb, request.code) == ("patch", 201) else (request.verb,)
-
-
-def superfluous(rights: set[Right], uses: Iterable[Request]) -> set[Right]:
-    """The rights that no use needs: each could be taken away, and all that was done could still be done."""
-    left = set(rights)
-    for use in uses:
-        for verb in needs(use):
-            enough = [right for right in rights if right.allows(use, verb)]
-            if len(enough) == 1:
-                left.discard(enough[0])
-    return left
 
 
 @pytest.mark.usefixtures("controllers", "installed")
