@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import collections
 import contextlib
 import dataclasses
 import ipaddress
@@ -313,32 +314,23 @@ async def hostile_sources(corner: Corner, recording: Recording) -> Outcome:
         before, began = corner.operator.memory(), time.monotonic()
         bodies, _ = await declared(corner, tenant, stored)
         took, grown = time.monotonic() - began, corner.operator.memory() - before
+        reasons = {what: await _outcome(corner, body) for what, body in bodies.items()}
     wrong = [f"{len(came)} connections to a listener on loopback"] if came else []
     wrong += [f"a connection to {host}" for host, _ in recording.forbidden((api_port,))]
     wrong += told(corner, bodies.values(), CANARY)
-    wrong += [f"{what}: {reason}" for what, body in bodies.items() if (reason := _reason(body)) not in _REFUSED]
+    wrong += [f"{what}: {reason}" for what, reason in reasons.items() if reason not in _REFUSED]
     wrong += [f"it grew by {grown:.0f} MiB"] if grown > 150 else []
     return Outcome(
         tuple(wrong),
-        f"{len(stored)} sources, each refused with a reason and without an echo; the neighbour was renewed "
-        f"{len(renewals)} times",
+        f"{len(sources)} sources: {len(sources) - len(stored)} refused by the API server, "
+        + ", ".join(f"{number} {reason}" for reason, number in collections.Counter(reasons.values()).most_common())
+        + f"; none usable, none echoed; the neighbour was renewed {len(renewals)} times",
         f"settled in {took:.0f} s, memory +{max(grown, 0):.0f} MiB, slowest renewal beside {max(renewals):.1f} s",
     )
 
 
-#: What a source that cannot be used, or is not allowed, ends in.
-_REFUSED = frozenset(
-    {
-        "SourceInvalid",
-        "BadSource",
-        "SourceMissing",
-        "InvalidSpec",
-        "TooLarge",
-        "Issued",
-        "InvalidConfig",
-        "AddressRefused",
-    }
-)
+#: What a source ends in that cannot be used, or is not allowed, or makes a login that no Secret can hold.
+_REFUSED = frozenset({"SourceInvalid", "AddressRefused", "TooLarge"})
 
 
 def _entry(kind: str, name: str) -> Json:
@@ -355,12 +347,19 @@ def _said(body: Json | None) -> str:
     return json.dumps(status.get("registries") or status.get("conditions"))[:400]
 
 
-def _reason(body: Json) -> str:
-    status = body.get("status") or {}
-    rows = status.get("registries") or [
-        row for row in status.get("conditions") or [] if row["type"] in ("Stalled", "Ready")
-    ]
-    return str(rows[0]["reason"]) if rows else ""
+async def _outcome(corner: Corner, body: Json) -> str:
+    """Return the reason that a resource with one source ends with: of its registry, or else of what became of it."""
+    row = ((body.get("status") or {}).get("registries") or [{}])[0]
+    if row.get("reason", "Issued") != "Issued":
+        return str(row["reason"])
+    path = f"{_RESOURCES.format(body['metadata']['namespace'])}/{body['metadata']['name']}"
+
+    async def ready() -> str:
+        status = (await corner.api.get(path)).get("status") or {}
+        reasons = [str(row["reason"]) for row in status.get("conditions") or [] if row["type"] == "Ready"]
+        return reasons[0] if reasons and reasons[0] != "Progressing" else ""
+
+    return await eventually(ready, f"{path} to be done with", seconds=90)
 
 
 # Experiment 23: a tenant.

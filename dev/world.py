@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import contextlib
 import json
@@ -10,12 +11,24 @@ from typing import Any
 
 from dev.cluster import Cluster
 from dev.operator_process import NAMESPACE, OperatorProcess
-from dev.processes import CommandError, tail
+from dev.processes import tail
 from dev.waiting import eventually
 from regcred.cluster import client as api
 from regcred.cluster import errors
 
 Json = dict[str, Any]
+
+_PATHS = {
+    "Namespace": "/api/v1/namespaces",
+    "Secret": "/api/v1/{}secrets",
+    "ClusterRegistryCredential": "/apis/regcred.io/v1alpha1/clusterregistrycredentials",
+    "RegistryCredential": "/apis/regcred.io/v1alpha1/{}registrycredentials",
+}
+
+
+def path_of(kind: str, name: str, namespace: str = "") -> str:
+    """Return the path of an object of the API."""
+    return f"{_PATHS[kind].format(f'namespaces/{namespace}/' if namespace else '')}/{name}"
 
 
 class World:
@@ -24,15 +37,26 @@ class World:
     def __init__(self, cluster: Cluster, operator: OperatorProcess) -> None:
         self.cluster = cluster
         self.operator = operator
-        # What is read again and again goes straight to the API server; kubectl takes a quarter of a second each time.
+        # Everything goes straight to the API server: kubectl takes a quarter of a second each time, and more when busy.
         self.api = api.Client(api.login(str(cluster.admin_kubeconfig)))
         self.id = f"t{uuid.uuid4().hex[:6]}"
-        self._resources: list[tuple[str, ...]] = []
-        self._namespaces: list[str] = []
+        self._made: set[str] = set()
+        self._namespaces: set[str] = set()
 
     async def apply(self, *objects: Json) -> None:
-        """Create or change objects."""
-        await self.cluster.apply(*objects)
+        """Create or change objects, by server-side apply."""
+        for given in objects:
+            body = dict(given)
+            texts = body.pop("stringData", None)
+            if texts is not None:
+                body["data"] = {key: base64.b64encode(text.encode()).decode() for key, text in texts.items()}
+            path = path_of(body["kind"], body["metadata"]["name"], body["metadata"].get("namespace", ""))
+            params = {"fieldManager": "world", "force": "true"}
+            await self.api.request("PATCH", path, params=params, body=body, content_type=api.APPLY)
+
+    def take(self, kind: str, name: str, namespace: str = "") -> None:
+        """Delete this at the end, too."""
+        (self._namespaces if kind == "Namespace" else self._made).add(path_of(kind, name, namespace))
 
     async def namespaces(self, *names: str, labels: dict[str, str] | None = None) -> list[str]:
         """Create namespaces `<test>-<name>`, labelled with the test's id."""
@@ -47,7 +71,8 @@ class World:
                 for name in full
             )
         )
-        self._namespaces += full
+        for name in full:
+            self.take("Namespace", name)
         return full
 
     async def login(self, username: str, password: str, *, name: str = "", namespace: str = NAMESPACE) -> str:
@@ -62,7 +87,7 @@ class World:
                 "stringData": {"username": username, "password": password},
             }
         )
-        self._resources.append(("secret", name, "-n", namespace))
+        self.take("Secret", name, namespace)
         return name
 
     async def declare(self, *registries: Json, name: str = "", namespace: str = "", **spec: Any) -> str:
@@ -77,7 +102,7 @@ class World:
         if not namespace:
             body["spec"].setdefault("namespaces", {"selector": {"matchLabels": {"test": self.id}}})
         await self.apply(body)
-        self._resources.append(("rcred", name, "-n", namespace) if namespace else ("crcred", name))
+        self.take(body["kind"], name, namespace)
         return name
 
     async def resource(self, name: str = "", namespace: str = "") -> Json:
@@ -167,19 +192,21 @@ class World:
 
     async def events(self, name: str = "") -> list[Json]:
         """Return the events about a cluster resource."""
-        found = await self.cluster.get(
-            "events", "-n", "default", "--field-selector", f"involvedObject.name={name or self.id}"
-        )
+        chosen = {"fieldSelector": f"involvedObject.name={name or self.id}"}
+        found = await self.api.request("GET", "/api/v1/namespaces/default/events", params=chosen)
         items: list[Json] = found["items"]
         return items
 
     async def clean(self) -> None:
-        """Delete what the test has made."""
-        await self.api.close()
-        for resource in self._resources:
-            with contextlib.suppress(CommandError):
-                await self.cluster.kubectl("delete", "--ignore-not-found", "--wait=false", *resource)
-        if self._namespaces:
-            await self.cluster.kubectl(
-                "delete", "--ignore-not-found", "--wait=false", "namespace", *self._namespaces
-            )
+        """Delete what was made; nobody waits until it is gone."""
+        try:
+            # The resources first, so that nobody is told of a namespace that goes before them.
+            for paths in (self._made, self._namespaces):
+                await asyncio.gather(*(self._delete(path) for path in sorted(paths)))
+                paths.clear()
+        finally:
+            await self.api.close()
+
+    async def _delete(self, path: str) -> None:
+        with contextlib.suppress(errors.NotFound, errors.Conflict):
+            await self.api.request("DELETE", path)

@@ -206,7 +206,7 @@ async def lost_answers(arena: Arena) -> Finding:
         for rule in rules:
             arena.proxy.remove(rule)
         hits = sum(rule.hits for rule in rules)
-        arena.evidence.lost_answers += hits
+        arena.evidence.lost_answers[f"{corner.id}-"] = hits
         written = [row for row in arena.evidence.writes(before) if row.resource in ("secrets", "serviceaccounts")]
         return Finding(
             operator.running and hits > 0,

@@ -35,10 +35,11 @@ def _finding(outcome: attacks.Outcome) -> Finding:
     22,
     "hostile-sources",
     title="Sources of 1 MB, 95,000 entries, JSON 450,000 deep, keys that read files or the metadata service",
-    expected="Each is refused with a reason and without an echo; no connection; the neighbour is renewed meanwhile",
+    expected="None is used; each gets a reason, and no echo; no connection; the neighbour is renewed meanwhile",
 )
 async def hostile_sources(arena: Arena) -> Finding:
     """Store them all, and name each in a resource."""
+    arena.evidence.look_for(attacks.CANARY)
     async with _watched(arena) as (corner, recording, _, _):
         return _finding(await attacks.hostile_sources(corner, recording))
 

@@ -148,13 +148,14 @@ class Pair:
 
 
 @contextlib.asynccontextmanager
-async def pair(cluster: Cluster, folder: Path, *flags: str) -> AsyncIterator[Pair]:
+async def pair(cluster: Cluster, folder: Path, *flags: str, password: str = "") -> AsyncIterator[Pair]:
     """Two replicas on a cluster in which `install` was called and no other operator runs.
 
     Args:
         cluster: ours, with an audit log.
         folder: for their logs.
         flags: of both.
+        password: that is handed out; any by default.
     """
     made = f"pair-{uuid.uuid4().hex[:6]}"
     names = (f"{made}-a", f"{made}-b")
@@ -177,7 +178,7 @@ async def pair(cluster: Cluster, folder: Path, *flags: str) -> AsyncIterator[Pai
                 "kind": "Secret",
                 "type": "kubernetes.io/basic-auth",
                 "metadata": {"name": f"{made}-login", "namespace": NAMESPACE},
-                "stringData": {"username": "alice", "password": "s3cret"},
+                "stringData": {"username": "alice", "password": password or made},
             },
             {
                 "apiVersion": "regcred.io/v1alpha1",
@@ -306,7 +307,7 @@ def _parsed(text: str) -> float:
 
 async def _found(arena: Arena, fail: Callable[[Pair], Awaitable[Handover]], code: int) -> Finding:
     flags = ("--lease-duration=6", "--lease-deadline=4") if arena.quick else ()
-    async with pair(arena.cluster, arena.folder, *flags) as both:
+    async with pair(arena.cluster, arena.folder, *flags, password=arena.evidence.canary()) as both:
         arena.evidence.logs += [each.log for each in both.replicas]
         seen = await fail(both)
     return Finding(

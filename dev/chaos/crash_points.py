@@ -14,6 +14,7 @@ import datetime
 import functools
 import json
 import os
+import secrets
 import signal
 import time
 import uuid
@@ -40,6 +41,8 @@ Step = Callable[["Corner"], Awaitable[None]]
 _CACHE = "regcred-cache-*"
 #: Names that the steps of a story have, in order.
 STEPS = ("declare", "renew", "delete")
+#: The password that a step hands out.
+PASSWORDS = {step: f"c4n4ry{secrets.token_hex(16)}" for step in STEPS[:2]}
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -152,7 +155,7 @@ class Corner:
             body={
                 "metadata": {"name": self.id},
                 "type": "kubernetes.io/basic-auth",
-                "stringData": {"username": "robot", "password": "first"},
+                "stringData": {"username": "robot", "password": PASSWORDS["declare"]},
             },
         )
 
@@ -168,7 +171,7 @@ class Corner:
             }
             await self._client.request("POST", self._resources, body=body)
         elif step == "renew":
-            change = {"stringData": {"password": "second"}}
+            change = {"stringData": {"password": PASSWORDS["renew"]}}
             await self._client.request("PATCH", f"{self._source}/{self.id}", body=change, content_type=api.MERGE)
         elif step == "delete":
             await self._client.request("DELETE", f"{self._resources}/{self.id}")
@@ -400,9 +403,8 @@ async def _done(corner: Corner, step: str) -> bool:
     state = await corner.state()
     if step == "delete":
         return state == {"account": [], "kept": 0}
-    wanted = {"declare": "first", "renew": "second"}[step]
     ready = ("Ready", "True") in [(row[0], row[1]) for row in state.get("status", {}).get("conditions", [])]
-    return ready and await corner.password() == wanted
+    return ready and await corner.password() == PASSWORDS[step]
 
 
 def _fits(row: Request, kind: Kind, moment: str) -> bool:
@@ -425,6 +427,8 @@ def _now() -> str:
 )
 async def crash_points(arena: Arena) -> Finding:
     """Kill at every boundary."""
+    for password in PASSWORDS.values():
+        arena.evidence.look_for(password)
     operator = arena.process(elect=True)
     try:
         found = await CrashPoints(arena.cluster, arena.proxy, operator).run()

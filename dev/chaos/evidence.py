@@ -6,6 +6,7 @@ Nothing here asks the operator how it fared.
 from __future__ import annotations
 
 import asyncio
+import collections
 import contextlib
 import dataclasses
 import datetime
@@ -65,7 +66,8 @@ class Evidence:
         planted: (namespace, account) to UID, of accounts that hold an entry of somebody else.
         logs: of every operator.
         metrics: of every operator at its end.
-        lost_answers: how many writes may have been sent again because their answer was lost.
+        lost_answers: how the names of namespaces begin in which answers were lost, to how many: there so many writes
+            may have been sent again.
         details: what the totals count, in words.
     """
 
@@ -75,13 +77,13 @@ class Evidence:
         self.planted: dict[tuple[str, str], str] = {}
         self.logs: list[Path] = []
         self.metrics: list[str] = []
-        self.lost_answers = 0
+        self.lost_answers: dict[str, int] = {}
         self.details: list[str] = []
         self.audit = AuditLog(cluster.audit_log)
         self._cluster = cluster
         self._client = client
         self._user = user
-        self._canaries: list[str] = []
+        self._canaries: set[str] = set()
         self._ends: dict[str, tuple[float, str]] = {}
         self._expired: set[tuple[str, str]] = set()
         self._lost = 0
@@ -90,8 +92,12 @@ class Evidence:
     def canary(self) -> str:
         """Return a new password that is looked for at the end."""
         made = f"c4n4ry{secrets.token_hex(16)}"
-        self._canaries.append(made)
+        self.look_for(made)
         return made
+
+    def look_for(self, password: str) -> None:
+        """Look for this password at the end, too."""
+        self._canaries.add(password)
 
     def writes(self, since: int = 0, *, resource: str = "", namespace: str = "") -> list[Request]:
         """Return what the operator has written so far, from the `since`-th write on."""
@@ -204,16 +210,18 @@ class Evidence:
 
         One without a version is a creation; if it met what was there already, it changed nothing either.
         """
-        total = 0
+        found: collections.Counter[str] = collections.Counter()
         for row in self.audit.writes(self._user):
             kind = row.resource == "serviceaccounts" or (row.resource == "secrets" and row.name == "regcred")
             if not kind or row.subresource or row.verb != "patch":
                 continue
             sent, answered = (body.get("metadata", {}).get("resourceVersion") for body in (row.sent, row.answered))
             if sent == answered or (not sent and row.code == 200):
-                total += 1
-                self.details.append(f"double: {row.resource} {row.namespace}/{row.name}")
-        return max(0, total - self.lost_answers)
+                where = next((begin for begin in self.lost_answers if row.namespace.startswith(begin)), "")
+                found[where] += 1
+                if not where:
+                    self.details.append(f"double: {row.resource} {row.namespace}/{row.name}")
+        return sum(max(0, number - self.lost_answers.get(where, 0)) for where, number in found.items())
 
     async def _orphans(self) -> int:
         """Count what is left of resources that are gone: Secrets, entries that dangle, kept logins, finalizers."""

@@ -39,7 +39,8 @@ async def namespace_churn(arena: Arena) -> Finding:
         await corner.offer()
         await corner.ready()
         names = [f"{corner.id}-churn-{each}" for each in range(number)]
-        corner._namespaces += names  # noqa: SLF001 - they are deleted with the corner's own
+        for name in names:
+            corner.take("Namespace", name)
         times: list[float] = []
 
         async def gone(name: str) -> bool:
@@ -149,7 +150,8 @@ async def pod_race(arena: Arena) -> Finding:
         await corner.offer()
         await corner.ready()
         names = [f"{corner.id}-race-{each}" for each in range(number)]
-        corner._namespaces += names  # noqa: SLF001 - they are deleted with the corner's own
+        for name in names:
+            corner.take("Namespace", name)
         waits: list[float] = []
 
         async def race(name: str) -> tuple[bool, bool]:

@@ -191,7 +191,7 @@ async def test_namespace_that_is_missing(scene: Scene) -> None:
     told = await explain(scene.world, "image", scene.image, "-n", name)
     assert told["cause"] == "NamespaceMissing"
     await paste(scene.world, told["step"]["command"])
-    scene.world._namespaces.append(name)
+    scene.world.take("Namespace", name)
     assert (await explain(scene.world, "image", scene.image, "-n", name))["cause"] in (
         "NamespaceNotSelected",
         "AccountMissing",
@@ -245,7 +245,7 @@ async def test_login_missing(scene: Scene) -> None:
     world = scene.world
     (namespace,) = await world.namespaces("missing", labels={"test": "none"})
     source = f"{world.id}-nosource"
-    world._resources.append(("secret", source, "-n", NAMESPACE))
+    world.take("Secret", source, NAMESPACE)
     await world.declare(
         {"server": scene.registry.host, "login": {"secretRef": {"name": source}}},
         name=f"{world.id}-missing",
