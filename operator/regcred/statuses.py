@@ -6,7 +6,7 @@ import asyncio
 import datetime
 import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from regcred import reporting
@@ -19,6 +19,8 @@ _log = logging.getLogger(__name__)
 
 #: Seconds between two writes of one status.
 _PACE = 1.0
+#: Statuses written at once: thousands of tenants have a resource each, and each answer takes its time.
+_AT_ONCE = 8
 #: Seconds that a status of this very generation may stand while a pass is under way, as after a restart.
 _HOLD = 20.0
 
@@ -63,18 +65,11 @@ class StatusWriter:
         """Write what is due, for ever; `guard` raises when this replica may not write any more."""
         while True:
             now = time.monotonic()
-            for uid in [uid for uid, due in self._due.items() if due <= now]:
-                if self._due.pop(uid, None) is None:
-                    continue  # removed while another was written
-                self.heartbeat.beat()
-                try:
-                    await self._look(uid, guard)
-                except lease.LeaseLost:
-                    raise
-                except Exception:  # noqa: BLE001 - logged, and tried again
-                    _log.exception("Could not report on the resource %s", uid)
-                    self._due[uid] = time.monotonic() + _HOLD
-            self.heartbeat.rest()
+            due = [uid for uid, at in self._due.items() if at <= now]
+            waiting = iter(due)
+            async with asyncio.TaskGroup() as group:
+                for _ in due[:_AT_ONCE]:
+                    group.create_task(self._lane(waiting, guard))
             self._wake.clear()
             pause = min((due - time.monotonic() for due in self._due.values()), default=None)
             try:
@@ -82,6 +77,21 @@ class StatusWriter:
                     await self._wake.wait()
             except TimeoutError:
                 pass
+
+    async def _lane(self, waiting: Iterator[str], guard: Callable[[], None]) -> None:
+        for uid in waiting:
+            if self._due.pop(uid, None) is None:
+                continue  # removed while another was written
+            self.heartbeat.beat(uid)
+            try:
+                await self._look(uid, guard)
+            except lease.LeaseLost:
+                raise
+            except Exception:  # noqa: BLE001 - logged, and tried again
+                _log.exception("Could not report on the resource %s", uid)
+                self._due[uid] = time.monotonic() + _HOLD
+            finally:
+                self.heartbeat.rest(uid)
 
     async def _look(self, uid: str, guard: Callable[[], None]) -> None:
         facts = self._facts(uid)
