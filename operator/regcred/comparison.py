@@ -6,7 +6,6 @@ kopf opens a silent stream anew, but does not tell of what went between two of i
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 
 from regcred import engine, telemetry
@@ -83,9 +82,14 @@ async def _missed(client: api.Client, plural: str, built: engine.Engine) -> int:
     for uid, (namespace, name, at) in listed.items():
         if not built.lacks(uid, at):
             continue
-        with contextlib.suppress(errors.NotFound):
-            body = await client.get(resource.path(namespace, name))
-            missed += built.upsert(resource.parse({**body, "kind": kind}))
+        # A list of one: to list and to watch our kinds is all that the operator may.
+        collection, chosen = (
+            resource.path(namespace, name).rpartition("/")[0],
+            {"fieldSelector": f"metadata.name={name}"},
+        )
+        async for items, _ in client.pages(collection, params=chosen):
+            for body in items:
+                missed += built.upsert(resource.parse({**body, "kind": kind}))
     for uid, known in list(built.resources.items()):
         if known.kind == kind and uid not in listed and views.newer(version, known.version):
             built.remove(uid)

@@ -5,7 +5,9 @@ Only `on.event` is used: it writes nothing to the watched object, no annotation 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import asyncio
+import pathlib
+from collections.abc import Collection, Iterator
 from typing import Any, Protocol
 
 import aiohttp
@@ -13,6 +15,10 @@ import kopf
 
 from regcred.api import names, resource
 from regcred.cluster import client as api
+
+#: Seconds that kopf's parts have to end, each time that they are told to.
+_END = 3.0
+_KOPF = str(pathlib.Path(kopf.__file__).parent)
 
 
 class Sink(Protocol):
@@ -98,3 +104,41 @@ def settings(silence: float) -> kopf.OperatorSettings:
     # Never used by event handlers; set all the same, so that no other operator's mark is ever touched.
     chosen.persistence.finalizer = f"{names.GROUP}/none"
     return chosen
+
+
+async def serve(
+    handlers: kopf.OperatorRegistry, chosen: kopf.OperatorSettings, stop: asyncio.Event, ready: asyncio.Event
+) -> None:
+    """Run kopf until `stop` is set or one of its parts ends by itself, and leave nothing of it behind.
+
+    This stands in for `kopf.operator`.  Where a part fails, that one cancels every task which began after it, those of
+    others included, and then waits for all of them without an end.
+
+    Raises:
+        Exception: of the part that has failed.
+    """
+    parts = await kopf.spawn_tasks(
+        standalone=True, clusterwide=True, registry=handlers, settings=chosen, stop_flag=stop, ready_flag=ready
+    )
+    try:
+        done, _ = await asyncio.wait(parts, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        await _end(parts)
+        # What its parts have begun, and did not end with them.
+        await _end([task for task in asyncio.all_tasks() if _is_kopfs(task)])
+    for part in done:
+        if part.cancelled():
+            raise RuntimeError("a part of kopf was cancelled")
+        part.result()
+
+
+async def _end(tasks: Collection[asyncio.Task[Any]]) -> None:
+    for task in tasks:
+        task.cancel()
+    if tasks:
+        await asyncio.wait(tasks, timeout=_END)
+
+
+def _is_kopfs(task: asyncio.Task[Any]) -> bool:
+    code = getattr(task.get_coro(), "cr_code", None)
+    return code is not None and code.co_filename.startswith(_KOPF)

@@ -13,8 +13,6 @@ import time
 from collections.abc import Callable, Coroutine
 from typing import Any
 
-import kopf
-
 from regcred import comparison, dockerconfig, engine, gauges, handlers, settings, statuses, telemetry
 from regcred.api import names
 from regcred.cluster import client as api
@@ -244,14 +242,8 @@ class Operator:
             ready = asyncio.Event()
             own = asyncio.create_task(_own_signals(ready, stop), name="signals")
             try:
-                await kopf.operator(
-                    standalone=True,
-                    clusterwide=True,
-                    registry=handlers.registry(built, access),
-                    settings=handlers.settings(self._settings.watch_silence),
-                    stop_flag=kopf_stop,
-                    ready_flag=ready,
-                )
+                chosen = handlers.settings(self._settings.watch_silence)
+                await handlers.serve(handlers.registry(built, access), chosen, kopf_stop, ready)
             except Exception as error:  # noqa: BLE001 - whatever it is, a new start lists everything anew
                 _log.warning("kopf ended (%s); starting it again", type(error).__name__)
             else:
