@@ -28,7 +28,7 @@ test: venv  ## Run the tests, on the real control plane (about a quarter of an h
 test-fast: venv  ## Run the tests that need no control plane (about a minute)
 	@$(PYTHON_RUN) -m pytest -m "not cluster and not slow" $(ARGS)
 
-test-slow: venv  ## Run the tests that take a minute or more each: faults, crash points, memory, upgrade
+test-slow: venv  ## Run the tests that take a minute or more each: faults, crash points, outages, memory, upgrade
 	@$(PYTHON_RUN) -m pytest -m slow $(ARGS)
 
 bench: venv  ## Measure regcred against a bare client (QUICK=1: under 5 minutes; BASE=file: compare with an earlier run)

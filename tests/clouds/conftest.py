@@ -3,7 +3,7 @@
 Tokens of real clouds live for hours; here they live for seconds.  Since no login is renewed sooner than half a minute
 after its issue, everything that is to be renewed is declared at once, and the tests are put in an order in which the
 one long wait is filled with others: `first` has issued everything, `second` has renewed it, `outage` comes after both.
-Any of them can be run alone.
+Any of them can be run alone but the search for canaries, which looks at what all others have done.
 """
 
 from __future__ import annotations
@@ -229,8 +229,8 @@ class Outage:
         async def attached() -> bool:
             return all([await hub.pull_secrets(name) == ["regcred"] for name in self.born.values()])
 
-        await eventually(served, "namespaces born in the outage to be served", seconds=15)
-        await eventually(attached, "their accounts to list the Secret", seconds=15)
+        await eventually(served, "namespaces born in the outage to be served", seconds=60)
+        await eventually(attached, "their accounts to list the Secret", seconds=60)
 
 
 @pytest.fixture(scope="session")

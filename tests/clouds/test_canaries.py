@@ -62,7 +62,8 @@ async def test_canaries_are_nowhere_else(
 
     assert "--log-level=DEBUG" in hub.operator.flags
     log = hub.operator.log.read_text(encoding="utf-8", errors="replace")
-    assert log.count("Started regcred") >= 4
+    # It has started anew in the outage, and read what it had kept.
+    assert log.count("Started regcred") >= 2
     # At DEBUG there is a line about every step that handles a secret.
     for step in STEPS:
         assert re.search(step, log), step
