@@ -178,7 +178,8 @@ async def play(story: Story, on: Stage) -> None:
     story.good(f"skopeo inspect docker://{on.registry.host}/{IMAGE} --authfile <the Secret's bytes>")
     code, told = await on.registry.skopeo_inspect(IMAGE, None)
     check(code != 0, "the registry let a stranger in")
-    story.good(f"without: {told.strip().splitlines()[-1][-110:]}")
+    refusal = told.strip().splitlines()[-1].rpartition(": reading ")[2].strip('"')
+    story.good(f"without: {refusal[-110:]}")
 
     story.step("A namespace is born")
     began = time.monotonic()

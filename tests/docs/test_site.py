@@ -104,6 +104,27 @@ def test_pictures_are_whole_and_load_nothing(picture: Path) -> None:
     assert "@import" not in text
 
 
+@pytest.mark.parametrize("picture", sorted((DOCS / "pictures").glob("*.svg")), ids=lambda path: str(path.stem))
+def test_texts_of_pictures_fit(picture: Path) -> None:
+    """Every text of a drawn picture has room in the narrowest box that it begins in, also in a font of wide letters."""
+    root = ET.fromstring(picture.read_text(encoding="utf-8"))  # noqa: S314 - our own file
+    namespace = "{http://www.w3.org/2000/svg}"
+    size = float(root.get("font-size", "0"))
+    boxes = [
+        [float(box.get(name, "0")) for name in ("x", "y", "width", "height")]
+        for box in root.iter(f"{namespace}rect")
+    ]
+    for text in root.iter(f"{namespace}text"):
+        x, y, words = float(text.get("x", "")), float(text.get("y", "")), text.text or ""
+        wide = len(words) * size * (0.6 if text.get("font-weight") else 0.53)
+        begin = x - wide / 2 if text.get("text-anchor") == "middle" else x
+        begin = x - wide if text.get("text-anchor") == "end" else begin
+        around = [box for box in boxes if box[0] <= x <= box[0] + box[2] and box[1] <= y <= box[1] + box[3]]
+        box = min(around, key=lambda box: box[2])
+        assert box[0] <= begin, words
+        assert begin + wide <= box[0] + box[2], words
+
+
 def test_the_demonstrations_picture_is_of_the_demonstration() -> None:
     """The picture in the README shows every step that the demonstration has."""
     text = (DOCS / "demo.svg").read_text(encoding="utf-8").replace("&#160;", " ")
