@@ -16,7 +16,7 @@ from dev.cluster import Cluster
 from dev.operator_process import NAMESPACE, OperatorProcess, install
 from dev.registry import Registry
 from dev.waiting import eventually
-from tests.e2e.commands_support import Json, Stage, dump, login, regcred
+from tests.e2e.commands_support import Json, Stage, dump, explain, login, regcred
 from tests.e2e.conftest import Entry, World
 
 ADMIN = "dev-admin"
@@ -149,6 +149,74 @@ async def test_plan_says_what_then_happens(
     await world.served(two)
     code, text = await regcred(world, "plan", "-f", str(file))
     assert (code, text.strip()) == (0, "Nothing would change.")
+
+
+async def test_plan_knows_imports_deletions_and_protection(world: World, tmp_path: Path) -> None:
+    """The logins of an import are in the plan, so is what a deletion takes, and what the operator protects is left out."""
+    one, two, apart = await world.namespaces("one", "two", "apart")
+    source = f"{world.id}-config"
+    stage = Stage(world)
+    await stage.pull_secret(NAMESPACE, source, login("quay.io", "alice", "s3cret"))
+    imported = {"server": "*", "login": {"secretRef": {"name": source}}}
+    file = tmp_path / "resource.yaml"
+
+    async def planned(body: Json, *flags: str) -> Json:
+        file.write_text(dump(body))
+        code, text = await regcred(world, "plan", "-f", str(file), "-o", "json", *flags)
+        assert code == 0, text
+        told: Json = json.loads(text)
+        told["by"] = {change["namespace"]: change for change in told["changes"]}
+        return told
+
+    everywhere = resource(world.id, imported, namespaces={"names": [one, two]})
+    told = await planned(everywhere)
+    assert told["by"][one]["serversAdded"] == ["quay.io"]
+    assert told["couldNotRead"] == []
+    missing = {"server": "*", "login": {"secretRef": {"name": f"{world.id}-none"}}}
+    told = await planned(resource(world.id, missing, namespaces={"names": [one]}))
+    assert told["changes"] == []
+    assert f"{world.id}-none" in told["couldNotRead"][0]
+    file.write_text(dump(resource(world.id, missing, namespaces={"names": [one]})))
+    assert "Not in this plan: " in (await regcred(world, "plan", "-f", str(file)))[1]
+
+    await world.declare(imported, namespaces={"names": [one, two]})
+    await world.served(one, two)
+    assert (await planned(everywhere))["changes"] == []
+    told = await planned(everywhere, "--delete")
+    assert {name: (change["secret"], change["accountsDetached"]) for name, change in told["by"].items()} == {
+        name: ("delete", ["default"]) for name in (one, two)
+    }
+
+    # What the operator was told stands in its Deployment; there is no controller here that would start it.
+    labels = {"app.kubernetes.io/name": "regcred"}
+    pod = {
+        "containers": [{"name": "regcred", "image": "regcred", "args": ["run", f"--protected-namespaces={apart}"]}]
+    }
+    where = f"/apis/apps/v1/namespaces/{NAMESPACE}/deployments"
+    await stage.create(
+        where,
+        {
+            "apiVersion": "apps/v1",
+            "kind": "Deployment",
+            "metadata": {"name": world.id, "labels": labels},
+            "spec": {
+                "selector": {"matchLabels": labels},
+                "template": {"metadata": {"labels": labels}, "spec": pod},
+            },
+        },
+    )
+    try:
+        told = await planned(
+            resource(f"{world.id}-b", imported, secretName="own", namespaces={"names": [one, apart]})
+        )
+        assert set(told["by"]) == {one}
+        named = {"server": "quay.io", "login": {"secretRef": {"name": source}}}
+        await world.declare(named, name=f"{world.id}-named", namespaces={"names": [one]})
+        found = await explain(world, "image", "quay.io/a/b:1", "-n", apart)
+        assert found["cause"] == "NamespaceProtected"
+    finally:
+        await stage.api.request("DELETE", f"{where}/{world.id}")
+        await stage.api.request("DELETE", f"/api/v1/namespaces/{NAMESPACE}/secrets/{source}")
 
 
 async def test_plan_refuses_what_is_not_valid(world: World, tmp_path: Path) -> None:

@@ -56,6 +56,16 @@ def operator_namespace(function: Function) -> Function:
     )(function)
 
 
+def protected(function: Function) -> Function:
+    """Add the option that says which namespaces the operator was told to leave alone."""
+    return click.option(
+        "--protected-namespaces",
+        multiple=True,
+        metavar="GLOB",
+        help="As the operator was told, where its Deployment may not be read, which says so itself.",
+    )(function)
+
+
 def output(function: Function) -> Function:
     """Add the option for programs that read."""
     return click.option(

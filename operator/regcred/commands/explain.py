@@ -10,7 +10,7 @@ import click
 
 from regcred import dockerconfig
 from regcred.cluster import errors
-from regcred.commands import common
+from regcred.commands import common, told
 from regcred.diagnosis import diagnose, gathering
 from regcred.diagnosis.causes import Result
 from regcred.diagnosis.facts import Facts, Finding
@@ -39,9 +39,7 @@ _KINDS = {
     type=click.Path(exists=True, dir_okay=False, path_type=pathlib.Path),
     help="CAs to trust for --verify, as PEM; those of the resource if left out.",
 )
-@click.option(
-    "--protected-namespaces", multiple=True, metavar="GLOB", help="As the operator was told; see `regcred run`."
-)
+@common.protected
 @common.operator_namespace
 @common.connection
 @common.output
@@ -60,13 +58,14 @@ async def explain(what: Sequence[str], **options: Any) -> int:
     kind, name = _target(what)
     kubeconfig, context = options["kubeconfig"], options["context"]
     namespace = options["namespace"] or common.default_namespace(kubeconfig, context)
-    how = gathering.Options(
-        options["operator_namespace"],
-        options["protected_namespaces"],
-        options["verify"],
-        options["ca_file"].read_text(encoding="utf-8") if options["ca_file"] else "",
-    )
+    where = options["operator_namespace"]
     async with common.connected(kubeconfig, context) as client:
+        how = gathering.Options(
+            where,
+            await told.protected_namespaces(client, where, options["protected_namespaces"]),
+            options["verify"],
+            options["ca_file"].read_text(encoding="utf-8") if options["ca_file"] else "",
+        )
         gatherer = gathering.Gatherer(client, namespace, how)
         try:
             if kind == "pod":

@@ -10,11 +10,11 @@ from typing import Any
 import click
 
 from regcred import dockerconfig
-from regcred.api import names, times
+from regcred.api import names, spec, times
 from regcred.api import resource as api_resource
 from regcred.cluster import client as api
 from regcred.cluster import views
-from regcred.commands import common, documents, resources
+from regcred.commands import common, documents, resources, told
 from regcred.distribution import model, selection
 from regcred.distribution import plan as planning
 
@@ -28,19 +28,18 @@ _HOPEFUL = frozenset({"Issued", "Verified", "Shadowed", "Progressing", "Suspende
 @click.command()
 @click.option("-f", "--filename", "paths", multiple=True, required=True, metavar="FILE", help="File, folder or -.")
 @click.option("-R", "--recursive", is_flag=True, help="Folders below, too.")
-@click.option(
-    "--protected-namespaces", multiple=True, metavar="GLOB", help="As the operator was told; see `regcred run`."
-)
+@click.option("--delete", is_flag=True, help="Plan that the resources of the files are deleted, not applied.")
+@common.protected
 @common.operator_namespace
 @common.connection
 @common.output
 @common.asynchronous
 async def plan(paths: Sequence[str], recursive: bool, **options: Any) -> int:  # noqa: FBT001 - click's
-    """Say what applying or editing these resources would change: namespaces, Secrets, service accounts.
+    """Say what applying, editing or deleting these resources would change: namespaces, Secrets, service accounts.
 
     The operator's own planner is asked with the cluster as it is now, once without and once with the resources of the
-    files. Every login is taken to be available. Nothing is changed. It ends with 1 where a file is not valid, or a
-    namespace would be in conflict.
+    files. Every login is taken to be available; of an import (server "*"), those that its Secret holds, where you may
+    read it. Nothing is changed. It ends with 1 where a file is not valid, or a namespace would be in conflict.
     """
     found: list[documents.Document] = []
     faults: list[documents.Fault] = []
@@ -62,33 +61,63 @@ async def plan(paths: Sequence[str], recursive: bool, **options: Any) -> int:  #
         else dataclasses.replace(each.parsed, namespace=default)
         for each in found
     ]
+    where = options["operator_namespace"]
     async with common.connected(kubeconfig, context) as client:
-        protected = (options["operator_namespace"], *options["protected_namespaces"])
-        changes = await _changes(client, asked, protected)
+        globs = await told.protected_namespaces(client, where, options["protected_namespaces"])
+        before = await resources.everything(client)
+        after = _without(before, asked) if options["delete"] else _merged(before, asked, dt.datetime.now(dt.UTC))
+        imports, gaps = await _imports(client, where, (*before, *after))
+        changes = await _changes(client, before, after, (where, *globs), imports)
     conflicts = [change for change in changes if change["secret"] == "conflict"]  # noqa: S105 - a verb
     if options["form"]:
-        common.emit({"changes": changes, "summary": _summary(changes)}, options["form"])
+        document = {"changes": changes, "summary": _summary(changes), "couldNotRead": gaps}
+        common.emit(document, options["form"])
     else:
+        for gap in gaps:
+            common.say(f"Not in this plan: {gap}", "yellow")
         _show(changes)
     return common.FOUND if conflicts else 0
 
 
+#: The servers in the docker configs of imports, by namespace and name of the Secret.
+_Imports = Mapping[tuple[str, str], frozenset[str]]
+
+
+async def _imports(
+    client: api.Client, where: str, found: Sequence[api_resource.Resource]
+) -> tuple[_Imports, list[str]]:
+    if not any(entry.server == "*" for each in found if each.spec is not None for entry in each.spec.registries):
+        return {}, []
+    from regcred.commands import sources  # noqa: PLC0415 - providers take a moment, which few plans need
+
+    return await sources.imported(client, where, found)
+
+
 async def _changes(
-    client: api.Client, asked: Sequence[api_resource.Resource], protected: tuple[str, ...]
+    client: api.Client,
+    before: Sequence[api_resource.Resource],
+    after: Sequence[api_resource.Resource],
+    protected: tuple[str, ...],
+    imports: _Imports,
 ) -> list[dict[str, Any]]:
     now = dt.datetime.now(dt.UTC)
-    before = await resources.everything(client)
-    after = _merged(before, asked, now)
     wanted = {each.spec.secret_name for each in (*before, *after) if each.spec is not None}
     wanted |= {names.DEFAULT_SECRET_NAME}
     seen = await _Seen.read(client, sorted(wanted))
     found = []
     for namespace in sorted(seen.namespaces, key=lambda view: view.name):
         observed = seen.observed(namespace)
-        old = _plan(observed, before, protected, sorted(wanted), now)
-        new = _plan(observed, after, protected, sorted(wanted), now)
+        old = _plan(observed, before, protected, sorted(wanted), now=now, imports=imports)
+        new = _plan(observed, after, protected, sorted(wanted), now=now, imports=imports)
         found += _difference(observed, old, new)
     return found
+
+
+def _without(
+    before: Sequence[api_resource.Resource], asked: Sequence[api_resource.Resource]
+) -> list[api_resource.Resource]:
+    gone = {resource.key for resource in asked}
+    return [resource for resource in before if resource.key not in gone]
 
 
 def _merged(
@@ -146,12 +175,14 @@ def _plan(
     all_resources: Sequence[api_resource.Resource],
     protected: tuple[str, ...],
     secret_names: Sequence[str],
+    *,
     now: dt.datetime,
+    imports: _Imports,
 ) -> model.Plan:
     assert observed.namespace is not None  # noqa: S101 - it was listed
     namespace = observed.namespace
     contributions = {
-        resource.uid: _contribution(resource, observed)
+        resource.uid: _contribution(resource, observed, imports, protected[0])
         for resource in all_resources
         if not resource.deleting and (resource.cluster or resource.namespace == namespace.name)
     }
@@ -174,7 +205,9 @@ def _plan(
     )
 
 
-def _contribution(resource: api_resource.Resource, observed: planning.Observed) -> model.Contribution:
+def _contribution(
+    resource: api_resource.Resource, observed: planning.Observed, imports: _Imports, where: str
+) -> model.Contribution:
     """Return what a resource brings; what stands already is taken as it stands, so that it makes no difference."""
     spec = resource.spec
     standing = {
@@ -186,7 +219,8 @@ def _contribution(resource: api_resource.Resource, observed: planning.Observed) 
     logins: dict[str, model.Published] = {}
     for entry in spec.registries if spec is not None else ():
         if entry.server == "*":
-            servers = [server for server in standing if not _declared(resource, server)]
+            held = imports.get((resource.namespace or where, _source(entry)), frozenset(standing))
+            servers = [server for server in sorted(held) if not _declared(resource, server)]
         else:
             servers = [dockerconfig.canonical_server(server) for server in (entry.server, *entry.aliases)]
         if not _available(resource, entry.server):
@@ -210,6 +244,10 @@ def _contribution(resource: api_resource.Resource, observed: planning.Observed) 
         logins=logins,
         frozen=spec is None or spec.suspend,
     )
+
+
+def _source(entry: spec.Registry) -> str:
+    return entry.login.secret_ref.name if entry.login is not None else ""
 
 
 def _declared(resource: api_resource.Resource, server: str) -> bool:

@@ -11,9 +11,8 @@ import click
 
 from regcred.api import resource as api_resource
 from regcred.api import times
-from regcred.cluster import client as api
-from regcred.commands import common, documents
-from regcred.credentials import asks, federation, plugins, provider, verification
+from regcred.commands import common, documents, sources
+from regcred.credentials import asks, provider, verification
 
 
 @click.command()
@@ -45,7 +44,7 @@ async def test(paths: Sequence[str], recursive: bool, **options: Any) -> int:  #
     default = common.default_namespace(kubeconfig, context)
     rows: list[dict[str, Any]] = []
     async with common.connected(kubeconfig, context) as client:
-        entries = _entries(client, options["operator_namespace"], ambient=not options["no_ambient"])
+        entries = sources.entries(client, options["operator_namespace"], ambient=not options["no_ambient"])
         for document in found:
             resource = document.parsed
             if not resource.cluster and not resource.namespace:
@@ -65,16 +64,6 @@ async def test(paths: Sequence[str], recursive: bool, **options: Any) -> int:  #
         )
     sys.stdout.flush()
     return 0 if all(row["good"] for row in rows) else common.FOUND
-
-
-def _entries(client: api.Client, namespace: str, *, ambient: bool) -> asks.Entries:
-    return asks.Entries(
-        plugins.Providers(),
-        asks.Policy(namespace, cluster_ambient=ambient, tenant_ambient=ambient),
-        lambda where, block: federation.NamespaceReader(
-            client, where, operator_account=f"{namespace}/regcred", block=block
-        ),
-    )
 
 
 async def _try(entries: asks.Entries, resource: api_resource.Resource, entry: asks.Entry) -> list[dict[str, Any]]:
