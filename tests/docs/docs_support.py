@@ -15,16 +15,23 @@ PAGES = (*(ROOT / name for name in TOP), *sorted(DOCS.rglob("*.md")))
 _FENCE = re.compile(
     r"^(?P<indent> *)```(?P<language>\w*)[^`\n]*\n(?P<body>.*?)^(?P=indent)```$", re.MULTILINE | re.DOTALL
 )
+#: What stands directly above a block of commands that no test runs, or not all of which: and why.
+_REMARK = re.compile(r"<!-- not run: ((?:(?!-->).)+?) -->\s*\Z", re.DOTALL)
 
 
 @dataclass(frozen=True)
 class Block:
-    """A fenced block of a page."""
+    """A fenced block of a page.
+
+    `remark` says why no test runs its commands, or "" where one does; `lead` is the paragraph above it.
+    """
 
     page: Path
     line: int
     language: str
     body: str
+    remark: str = ""
+    lead: str = ""
 
     def __str__(self) -> str:
         """Name it for a test's id."""
@@ -34,11 +41,24 @@ class Block:
 def blocks(page: Path, language: str = "") -> list[Block]:
     """The fenced blocks of a page, of one language or of all."""
     text = page.read_text()
-    return [
-        Block(page, text[: found.start()].count("\n") + 1, found["language"], textwrap.dedent(found["body"]))
-        for found in _FENCE.finditer(text)
-        if not language or found["language"] == language
-    ]
+    found = []
+    for fence in _FENCE.finditer(text):
+        if language and fence["language"] != language:
+            continue
+        above = text[: fence.start()]
+        remark = _REMARK.search(above)
+        lead = above[: remark.start() if remark else None].rstrip().rpartition("\n\n")[2]
+        found.append(
+            Block(
+                page,
+                above.count("\n") + 1,
+                fence["language"],
+                textwrap.dedent(fence["body"]),
+                " ".join(remark[1].split()) if remark else "",
+                lead,
+            )
+        )
+    return found
 
 
 def prose(page: Path) -> str:

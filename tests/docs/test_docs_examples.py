@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import re
 import shutil
 import subprocess
 from pathlib import Path
@@ -14,11 +12,8 @@ import yaml
 
 from dev.binaries import kubectl_binary
 from dev.cluster import Cluster
-from dev.operator_process import OperatorProcess, install
-from dev.processes import tail
-from dev.waiting import eventually
 from regcred.api import names, resource
-from tests.docs.docs_support import DOCS, PAGES, ROOT, Block, blocks
+from tests.docs.docs_support import PAGES, ROOT, Block, blocks
 
 YAML = [block for page in PAGES for block in blocks(page, "yaml")]
 
@@ -90,86 +85,3 @@ async def test_other_objects_are_known_to_the_server(control_plane: Cluster, blo
     await control_plane.kubectl(
         *("apply", "--dry-run=client", "--validate=true", "-f", "-"), input=yaml.safe_dump_all(ours)
     )
-
-
-def quickstart() -> tuple[str, str, str]:
-    """The quickstart's command that stores the login, its first resource, and the table it promises."""
-    page = DOCS / "quickstart.md"
-    (store,) = [block.body for block in blocks(page, "sh") if "create secret generic" in block.body]
-    first = next(block.body for block in blocks(page, "yaml") if names.CLUSTER_KIND in block.body)
-    (shown,) = [block.body for block in blocks(page, "console") if "kubectl get crcred" in block.body]
-    return store, first, shown
-
-
-async def test_the_quickstart_shows_what_comes(control_plane: Cluster, namespace: str, tmp_path: Path) -> None:
-    """Done as it is written, with the operator at work, the quickstart leads to the table that it shows."""
-    store, first, shown = quickstart()
-    await install(control_plane)
-    environment = control_plane.environment | {
-        "KUBECONFIG": str(control_plane.admin_kubeconfig),
-        "PATH": f"{control_plane.kubectl_program.parent}:{control_plane.environment['PATH']}",
-    }
-    operator = OperatorProcess(control_plane, tmp_path / "regcred.log", identity="quickstart")
-    await operator.start()
-    try:
-        subprocess.run(["/bin/sh", "-ec", store], env=environment, check=True, capture_output=True)
-        await control_plane.kubectl("apply", "-f", "-", input=first)
-
-        async def row() -> list[str]:
-            command = shown.splitlines()[0].removeprefix("$ kubectl ")
-            listed = (await control_plane.kubectl(*command.split())).splitlines()
-            head, line = listed[0], next(line for line in listed if line.startswith("docker-hub "))
-            assert head.split() == shown.splitlines()[1].split()
-            columns = line.split()
-            # Namespaces of other tests come and go: all of those that are there are served in the end.
-            done = len(columns) > 4 and columns[1] == "True" and re.fullmatch(r"(\d+)/\1", columns[3])
-            return columns if done else []
-
-        columns = await eventually(row, f"the resource to be ready\n{tail(operator.log)}", seconds=90)
-        expected = shown.splitlines()[2].split()
-        assert columns[:3] == expected[:3]
-        assert columns[4] == expected[4]
-
-        async def listed() -> bool:
-            # The account is made by a controller, which may come after the Secret.
-            found = await control_plane.get("serviceaccounts", "-n", namespace)
-            return any(account.get("imagePullSecrets") == [{"name": "regcred"}] for account in found["items"])
-
-        await eventually(listed, "the default account to list the Secret")
-        secret = await control_plane.get("secret", "regcred", "-n", namespace)
-        assert json.loads(secret["metadata"]["annotations"][names.SERVERS]).keys() == {
-            "https://index.docker.io/v1/"
-        }
-    finally:
-        await control_plane.kubectl("delete", "clusterregistrycredential", "docker-hub", "--ignore-not-found")
-
-        async def gone() -> bool:
-            return not await control_plane.kubectl(
-                "get", "secret", "regcred", "-n", namespace, "--ignore-not-found"
-            )
-
-        await eventually(gone, "the Secret to be cleaned up")
-        await operator.stop()
-        await control_plane.kubectl("delete", "secret", "dockerhub", "-n", "regcred-system", "--ignore-not-found")
-
-
-async def test_the_script_that_removes_entries_works(control_plane: Cluster, namespace: str) -> None:
-    """The script of the page on uninstalling takes out regcred's entry and leaves those of others, in order."""
-    if shutil.which("jq") is None:
-        pytest.skip("jq is not installed")
-    (script,) = [block.body for block in blocks(DOCS / "how-to" / "uninstall.md", "sh") if "jq" in block.body]
-    account = {
-        "apiVersion": "v1",
-        "kind": "ServiceAccount",
-        "metadata": {"name": "web", "namespace": namespace},
-        "imagePullSecrets": [{"name": "first"}, {"name": "regcred"}, {"name": "last"}],
-    }
-    await control_plane.apply(account)
-    environment = control_plane.environment | {
-        "KUBECONFIG": str(control_plane.admin_kubeconfig),
-        "PATH": f"{control_plane.kubectl_program.parent}:{control_plane.environment['PATH']}",
-    }
-    only = script.replace("--all-namespaces", f"--namespace={namespace}")
-    subprocess.run(["/bin/sh", "-ec", only], env=environment, check=True, capture_output=True)
-    left = await control_plane.get("serviceaccount", "web", "-n", namespace)
-    assert left["imagePullSecrets"] == [{"name": "first"}, {"name": "last"}]
