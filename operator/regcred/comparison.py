@@ -83,10 +83,8 @@ async def _missed(client: api.Client, plural: str, built: engine.Engine) -> int:
         if not built.lacks(uid, at):
             continue
         # A list of one: to list and to watch our kinds is all that the operator may.
-        collection, chosen = (
-            resource.path(namespace, name).rpartition("/")[0],
-            {"fieldSelector": f"metadata.name={name}"},
-        )
+        chosen = {"fieldSelector": f"metadata.name={name}"}
+        collection = resource.path(namespace, name).rpartition("/")[0]
         async for items, _ in client.pages(collection, params=chosen):
             for body in items:
                 missed += built.upsert(resource.parse({**body, "kind": kind}))
