@@ -6,7 +6,7 @@ walk over all resources, nor one login a walk over all namespaces.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from regcred.api import names
 from regcred.api import resource as api_resource
@@ -65,24 +65,13 @@ class Demand:
 
     def contribute(self, resource: api_resource.Resource) -> model.Contribution:
         """Make what a resource brings anew, and return it.  What an invalid one has brought stays as it is."""
-        spec = resource.spec
-        before = self.contributions.get(resource.uid)
-        contribution = model.Contribution(
-            uid=resource.uid,
-            key=resource.key,
-            api_version=names.API_VERSION,
-            kind=resource.kind,
-            name=resource.name,
-            cluster=resource.cluster,
-            created=resource.creation_timestamp,
-            secret_name=spec.secret_name if spec else (before.secret_name if before else ""),
-            accounts=tuple(spec.service_accounts) if spec else (before.accounts if before else ()),
-            retain=spec.deletion_policy == "Retain" if spec else bool(before and before.retain),
-            logins={
+        contribution = contributed(
+            resource,
+            {
                 server: model.Published(login, version, expires_at)
                 for server, (login, version, expires_at) in self._logins.logins(resource.uid).items()
             },
-            frozen=spec is None or spec.suspend,
+            self.contributions.get(resource.uid),
         )
         self.contributions[resource.uid] = contribution
         return contribution
@@ -99,18 +88,13 @@ class Demand:
             namespace: as it is seen; None where it is gone.
             secret_names: the names that may be acted on.
         """
-        near = {uid: self.contributions[uid] for uid in self.near(name) if uid in self.contributions}
-        return plan.Desired(
-            applying=[
-                contribution
-                for uid, contribution in near.items()
-                if namespace is not None
-                and not contribution.frozen
-                and self._applies(self.resources[uid], namespace)
-            ],
-            frozen={uid: contribution for uid, contribution in near.items() if contribution.frozen},
+        return desired(
+            [self.resources[uid] for uid in self.near(name)],
+            self.contributions,
+            namespace,
             live=self._live,
             secret_names=secret_names,
+            protected=self._protected,
         )
 
     def affects(self, resource: api_resource.Resource, seen: mirror.Mirror) -> set[str]:
@@ -129,3 +113,66 @@ class Demand:
 
     def _applies(self, resource: api_resource.Resource, namespace: views.NamespaceView) -> bool:
         return selection.applies(resource, namespace.name, namespace.labels, self._protected)
+
+
+def contributed(
+    resource: api_resource.Resource,
+    logins: Mapping[str, model.Published],
+    before: model.Contribution | None = None,
+) -> model.Contribution:
+    """Return what a resource brings.
+
+    Args:
+        resource: as it is now.
+        logins: canonical server to what is handed out for it.
+        before: what it has brought, which stays where it is invalid now.
+    """
+    spec = resource.spec
+    return model.Contribution(
+        uid=resource.uid,
+        key=resource.key,
+        api_version=names.API_VERSION,
+        kind=resource.kind,
+        name=resource.name,
+        cluster=resource.cluster,
+        created=resource.creation_timestamp,
+        secret_name=spec.secret_name if spec else (before.secret_name if before else ""),
+        accounts=tuple(spec.service_accounts) if spec else (before.accounts if before else ()),
+        retain=spec.deletion_policy == "Retain" if spec else bool(before and before.retain),
+        logins=logins,
+        frozen=spec is None or spec.suspend,
+    )
+
+
+def desired(
+    resources: Iterable[api_resource.Resource],
+    contributions: Mapping[str, model.Contribution],
+    namespace: views.NamespaceView | None,
+    *,
+    live: frozenset[str],
+    secret_names: Sequence[str],
+    protected: tuple[str, ...],
+) -> plan.Desired:
+    """Return what is desired of one namespace.
+
+    Args:
+        resources: those that can be about it.
+        contributions: what they bring, by UID; one that is being deleted brings nothing.
+        namespace: as it is seen; None where it is gone.
+        live: UIDs of all resources that are not being deleted.
+        secret_names: the names that may be acted on.
+        protected: globs of namespaces that no cluster resource serves.
+    """
+    near = [(each, contributions[each.uid]) for each in resources if each.uid in contributions]
+    return plan.Desired(
+        applying=[
+            contribution
+            for resource, contribution in near
+            if namespace is not None
+            and not contribution.frozen
+            and selection.applies(resource, namespace.name, namespace.labels, protected)
+        ],
+        frozen={resource.uid: contribution for resource, contribution in near if contribution.frozen},
+        live=live,
+        secret_names=secret_names,
+    )

@@ -9,13 +9,13 @@ from typing import Any
 
 import click
 
-from regcred import dockerconfig
+from regcred import demand, dockerconfig
 from regcred.api import names, spec, times
 from regcred.api import resource as api_resource
 from regcred.cluster import client as api
 from regcred.cluster import views
 from regcred.commands import common, documents, resources, told
-from regcred.distribution import model, selection
+from regcred.distribution import model
 from regcred.distribution import plan as planning
 
 #: Stands for a login that is not known here: what it is makes no difference to a plan.
@@ -181,28 +181,20 @@ def _plan(
 ) -> model.Plan:
     assert observed.namespace is not None  # noqa: S101 - it was listed
     namespace = observed.namespace
-    contributions = {
-        resource.uid: _contribution(resource, observed, imports, protected[0])
+    near = [
+        resource
         for resource in all_resources
         if not resource.deleting and (resource.cluster or resource.namespace == namespace.name)
-    }
-    applying = [
-        contributions[resource.uid]
-        for resource in all_resources
-        if resource.uid in contributions
-        and not contributions[resource.uid].frozen
-        and selection.applies(resource, namespace.name, namespace.labels, protected)
     ]
-    return planning.plan(
-        observed,
-        planning.Desired(
-            applying=applying,
-            frozen={uid: each for uid, each in contributions.items() if each.frozen},
-            live=frozenset(resource.uid for resource in all_resources if not resource.deleting),
-            secret_names=secret_names,
-        ),
-        now,
+    desired = demand.desired(
+        near,
+        {resource.uid: _contribution(resource, observed, imports, protected[0]) for resource in near},
+        namespace,
+        live=frozenset(resource.uid for resource in all_resources if not resource.deleting),
+        secret_names=secret_names,
+        protected=protected,
     )
+    return planning.plan(observed, desired, now)
 
 
 def _contribution(
@@ -230,20 +222,7 @@ def _contribution(
             logins[server] = model.Published(
                 _UNKNOWN, row.version if row else _PLANNED, _time(row.expires) if row else None
             )
-    return model.Contribution(
-        uid=resource.uid,
-        key=resource.key,
-        api_version=names.API_VERSION,
-        kind=resource.kind,
-        name=resource.name,
-        cluster=resource.cluster,
-        created=resource.creation_timestamp,
-        secret_name=spec.secret_name if spec else "",
-        accounts=tuple(spec.service_accounts) if spec else (),
-        retain=spec.deletion_policy == "Retain" if spec else False,
-        logins=logins,
-        frozen=spec is None or spec.suspend,
-    )
+    return demand.contributed(resource, logins)
 
 
 def _source(entry: spec.Registry) -> str:
