@@ -111,7 +111,9 @@ async def test_a_refused_eviction_is_tried_again_and_told_once(tmp_path: Path) -
         async with client_of(kubeconfig(tmp_path / "kubeconfig", fake.url, {})) as client:
             recorder = events.Recorder(client, "test")
             before = telemetry.POD_EVICTIONS.labels("blocked")._value.get()
-            evicting = evictor.Evictor(client, seen(), lambda: [asking()], recorder, pace=0.0, patience=0.1)
+            evicting = evictor.Evictor(
+                client, seen(), lambda: [asking()], recorder, pace=0.0, patience=0.1, tick=0.1
+            )
             task = asyncio.create_task(evicting.run(lambda: None))
             await until(lambda: len(server.sent) == 3)
             await recorder.drain()

@@ -328,14 +328,48 @@ async def test_newer_api_servers_know_every_field(version: str, tmp_path: Path) 
 # On a cluster.
 
 
-async def test_a_real_server_accepts_the_chart(control_plane: Cluster) -> None:
-    """The API server accepts every object of the chart, with every choice that it can serve."""
-    choices = [SAME["grafana"], SAME["secret-name"], SAME["tenant-sources"]]
-    if control_plane.version >= (1, 21):
-        choices.append(SAME["pdb"])
-    found = objects({"namespace": {"create": True}, "crds": {"cel": control_plane.version >= (1, 25)}}, *choices)
+ADMISSION = "admissionregistration.k8s.io/v1"
+MONITORING = "monitoring.coreos.com/v1"
+#: What a server may lack, and since when each has it; () is what somebody has to install.
+NEWER: dict[tuple[str, str], tuple[int, ...]] = {
+    ("policy/v1", "PodDisruptionBudget"): (1, 21),
+    (ADMISSION, "ValidatingAdmissionPolicy"): (1, 30),
+    (ADMISSION, "ValidatingAdmissionPolicyBinding"): (1, 30),
+    (ADMISSION, "MutatingAdmissionPolicy"): (1, 36),
+    (ADMISSION, "MutatingAdmissionPolicyBinding"): (1, 36),
+    (MONITORING, "ServiceMonitor"): (),
+    (MONITORING, "PrometheusRule"): (),
+}
+
+
+@pytest.mark.parametrize("how", ["chart", "base"])
+async def test_a_real_server_accepts_all_of_it(control_plane: Cluster, how: str) -> None:
+    """The API server takes every object, with every choice, by either way of applying; what it cannot know is named."""
+    cel = control_plane.version >= (1, 25)
+    harmless = [name for name in OVERLAYS if name != "single-replica" and (cel or name != "cel")]
+    if how == "chart":
+        given = {"namespace": {"create": True}, "crds": {"cel": cel}}
+        found = by_name(objects(merged(*(SAME[name] for name in harmless)), given))
+    else:
+        found = {
+            key: item for name in harmless for key, item in by_name(render(f"manifests/overlays/{name}")).items()
+        }
+        found |= by_name(render("manifests"))
+    rows = (await control_plane.kubectl("api-resources", "--no-headers")).splitlines()
+    served = {(words[-3], words[-1]) for words in map(str.split, rows)}
+    known = [item for item in found.values() if (item["apiVersion"], item["kind"]) in served]
+    unknown = {(item["apiVersion"], item["kind"]) for item in found.values()} - served
+    assert {key for key, since in NEWER.items() if since > control_plane.version} <= unknown <= set(NEWER)
+    assert not [key for key in unknown if NEWER[key] and NEWER[key] <= control_plane.version]
+    assert len(known) > 15
     await control_plane.kubectl("apply", "-f", ROOT / "manifests" / "base" / "namespace.yaml")
-    await control_plane.kubectl("apply", "--dry-run=server", "-f", "-", input=yaml.safe_dump_all(found))
+    text = yaml.safe_dump_all(known)
+    await control_plane.kubectl("apply", "--dry-run=server", "-f", "-", input=text)
+    # As Helm 4 and Flux do.
+    await control_plane.kubectl(
+        *("apply", "--server-side", "--force-conflicts", "--field-manager=flux", "--dry-run=server", "-f", "-"),
+        input=text,
+    )
 
 
 @pytest.fixture(scope="module")

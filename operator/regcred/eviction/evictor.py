@@ -75,6 +75,7 @@ class Evictor:
         protected: globs of namespaces that no cluster resource serves.
         pace: seconds between two evictions.
         patience: seconds until a pod that has to wait is looked at again.
+        tick: seconds between two looks where nothing has happened.
     """
 
     def __init__(
@@ -87,6 +88,7 @@ class Evictor:
         protected: tuple[str, ...] = (),
         pace: float = _PACE,
         patience: float = _PATIENCE,
+        tick: float = _TICK,
     ) -> None:
         self._client = client
         self._seen = seen
@@ -95,6 +97,7 @@ class Evictor:
         self._protected = protected
         self._pace = pace
         self._patience = patience
+        self._tick = tick
         self._wake = asyncio.Event()
         self.waiting = Waiting(self._wake.set)
         self._reflector: reflector.Reflector | None = None
@@ -122,7 +125,7 @@ class Evictor:
                 else:
                     await self._unwatch()
                 with contextlib.suppress(TimeoutError):
-                    async with asyncio.timeout(_TICK):
+                    async with asyncio.timeout(self._tick):
                         await self._wake.wait()
                 await asyncio.sleep(_REST)
         finally:
