@@ -293,6 +293,11 @@ def _abort(request: web.Request) -> web.Response:
     return web.Response(status=502)
 
 
+def _gone(request: web.Request) -> bool:
+    """Whether nobody listens any more."""
+    return request.transport is None or request.transport.is_closing()
+
+
 async def _damaged(
     request: web.Request, status: int, headers: Mapping[str, str], content: bytes, action: Cut | Drip
 ) -> web.StreamResponse:
@@ -303,6 +308,8 @@ async def _damaged(
         await response.write(content[: action.after])
         return _abort(request)
     for part in _parts(content, action):
+        if _gone(request):
+            return response
         await response.write(part)
         await asyncio.sleep(action.pause)
     await response.write_eof()
@@ -315,6 +322,9 @@ async def _huge(request: web.Request, action: Huge) -> web.StreamResponse:
     await response.prepare(request)
     await response.write(b'{"huge": "')
     for _ in range(action.size // _CHUNK):
+        # One who has read enough has closed the connection.
+        if _gone(request):
+            return response
         await response.write(b"x" * _CHUNK)
     await response.write(b'"}')
     await response.write_eof()
