@@ -26,6 +26,9 @@ async def writes(client: api.Client, log: AuditLog) -> AsyncIterator[Request]:
         new, old = await _states(client, row)
         if row.verb == "delete" and old is None:
             old = last.get((row.namespace, row.name))
+            if old is None:
+                # Something of an earlier test: nobody knows what it was.
+                continue
         last[row.namespace, row.name] = new
         operation = "CREATE" if row.verb == "patch" and old is None else _OPERATIONS[row.verb]
         yield Request(

@@ -172,6 +172,9 @@ async def test_every_write_is_one_that_is_allowed(world: World, entry: Entry) ->
         ("delete", "secrets", "", "regcred"),
         ("patch", "secrets", "", "cache"),
         ("delete", "secrets", "", "cache"),
+        # With the component for another name, see test_component_rights.py.
+        ("patch", "secrets", "", "registry-login"),
+        ("delete", "secrets", "", "registry-login"),
         ("patch", "serviceaccounts", "", "any"),
         ("create", "serviceaccounts", "token", "any"),
         ("patch", "clusterregistrycredentials", "status", "any"),
