@@ -50,20 +50,24 @@ class Recorder:
         self.rows: dict[tuple[str, str], str] = {}
         self.calls: list[tuple[str, Any]] = []
 
-    def upsert(self, body: dict[str, Any]) -> None:
+    def upsert(self, body: dict[str, Any]) -> bool:
         meta = body["metadata"]
-        self.rows[meta.get("namespace", ""), meta["name"]] = meta["resourceVersion"]
+        key = (meta.get("namespace", ""), meta["name"])
+        before, self.rows[key] = self.rows.get(key), meta["resourceVersion"]
         self.calls.append(("upsert", meta["name"]))
+        return before != self.rows[key]
 
     def remove(self, body: dict[str, Any]) -> None:
         meta = body["metadata"]
         self.rows.pop((meta.get("namespace", ""), meta["name"]), None)
         self.calls.append(("remove", meta["name"]))
 
-    def replace(self, seen: Iterable[tuple[str, str]], version: str) -> None:
+    def replace(self, seen: Iterable[tuple[str, str]], version: str) -> bool:
         kept = set(seen)
+        gone = set(self.rows) - kept
         self.rows = {key: value for key, value in self.rows.items() if key in kept}
         self.calls.append(("replace", version))
+        return bool(gone)
 
     def names(self) -> set[str]:
         return {name for _, name in self.rows}
@@ -351,6 +355,57 @@ class TestStreams:
         async with running.working():
             await running.holds("b", "c")
             assert running.restarts == ["silent"]
+
+    async def test_quiet_ones(self, fake: tuple[FakeApi, Running]) -> None:
+        """Where the list after a silence brings no news, the next silences lead to a new stream, which tells of all."""
+        server, running = fake
+        same = says(listing(secret("a", 1), version=100))
+        server.then(
+            same,
+            streams(hang=True),
+            same,
+            *[streams(hang=True)] * 3,
+            streams(event("ADDED", secret("b", 105)), hang=True),
+        )
+        async with running.working():
+            await running.holds("a", "b")
+            assert running.restarts == ["silent"]
+        asked = [path for _, path, _ in server.requests]
+        assert ["limit" in path for path in asked[:7]] == [True, False, True, False, False, False, False]
+        assert all("resourceVersion=100" in path for path in asked[3:7])
+
+    async def test_quiet_ones_for_long(self, fake: tuple[FakeApi, Running]) -> None:
+        """Now and then it is listed anew all the same: a server's memory may have stopped without a word."""
+        server, running = fake
+        same = says(listing(secret("a", 1), version=100))
+        server.then(
+            same,
+            streams(hang=True),
+            same,
+            *[streams(hang=True)] * 8,
+            says(listing(secret("b", 105), version=110)),
+            streams(hang=True),
+        )
+        async with running.working():
+            await running.holds("b")
+            assert running.restarts == ["silent", "silent"]
+
+    async def test_ones_that_are_silent_for_ever(self, fake: tuple[FakeApi, Running]) -> None:
+        """Where silence has hidden something, each silence leads to a new list, until one brings no news."""
+        server, running = fake
+        server.then(
+            says(listing(secret("a", 1), version=100)),
+            streams(hang=True),
+            says(listing(secret("b", 105), version=110)),
+            streams(hang=True),
+            says(listing(version=120)),
+            streams(hang=True),
+            says(listing(secret("c", 125), version=130)),
+            streams(hang=True),
+        )
+        async with running.working():
+            await running.holds("c")
+            assert running.restarts == ["silent"] * 3
 
     async def test_dripping_ones(self, fake: tuple[FakeApi, Running]) -> None:
         """A stream whose bytes never make an event is as silent as one without bytes."""

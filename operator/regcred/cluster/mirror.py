@@ -83,17 +83,17 @@ class Table(Generic[V]):
         gone = self._gone.get((namespace, name))
         return gone[1] if gone else None
 
-    def upsert(self, body: Mapping[str, Any]) -> None:
-        """Take in an object as it is now."""
+    def upsert(self, body: Mapping[str, Any]) -> bool:
+        """Take in an object as it is now, and return whether that is news."""
         meta = body["metadata"]
         namespace = meta.get("namespace", "")
         known = self.get(namespace, meta["name"])
-        # The echo of our own write, most often: not worth the decoding.
-        if known is None or known.version != meta["resourceVersion"]:
-            self.put(namespace, self._decode(body))
+        if known is not None and known.version == meta["resourceVersion"]:
+            return False  # the echo of our own write, most often: not worth the decoding
+        return self.put(namespace, self._decode(body))
 
-    def put(self, namespace: str, view: V, *, quiet: bool = False) -> None:
-        """Take in a view, such as the answer to a write, unless something newer is known.
+    def put(self, namespace: str, view: V, *, quiet: bool = False) -> bool:
+        """Take in a view, such as the answer to a write, unless something newer is known; return whether it is news.
 
         Args:
             namespace: where.
@@ -102,15 +102,16 @@ class Table(Generic[V]):
         """
         gone = self._gone.get((namespace, view.name))
         if gone is not None and (view.version == gone[0] or not views.newer(view.version, gone[0])):
-            return
+            return False
         rows = self._rows.setdefault(namespace, {})
         before = rows.get(view.name)
         if before is not None and not views.newer(view.version, before.version):
-            return
+            return False
         rows[view.name] = view
         self._gone.pop((namespace, view.name), None)
         if not quiet and (before is None or not _same(before, view)):
             self._on_change(namespace, before, view)
+        return True
 
     def remove(self, body: Mapping[str, Any]) -> None:
         """Forget an object: a watch says that it is gone."""
@@ -145,8 +146,8 @@ class Table(Generic[V]):
         if gone := self._gone.get((namespace, name)):
             self._gone[namespace, name] = (gone[0], None, gone[2])
 
-    def replace(self, seen: Iterable[tuple[str, str]], version: str) -> None:
-        """Forget what a whole list of resource version `version` did not hold."""
+    def replace(self, seen: Iterable[tuple[str, str]], version: str) -> bool:
+        """Forget what a whole list of resource version `version` did not hold, and return whether there was such."""
         known = set(seen)
         missing = [
             (namespace, name)
@@ -156,6 +157,7 @@ class Table(Generic[V]):
         ]
         for namespace, name in missing:
             self.drop(namespace, name, since=version)
+        return bool(missing)
 
     def _forget(self) -> None:
         deadline = self._clock() - _MEMORY
@@ -180,18 +182,18 @@ class Named:
         self._table = table
         self._name = name
 
-    def upsert(self, body: Mapping[str, Any]) -> None:
-        """Take in an object as it is now."""
-        self._table.upsert(body)
+    def upsert(self, body: Mapping[str, Any]) -> bool:
+        """Take in an object as it is now, and return whether that is news."""
+        return self._table.upsert(body)
 
     def remove(self, body: Mapping[str, Any]) -> None:
         """Forget an object."""
         self._table.remove(body)
 
-    def replace(self, seen: Iterable[tuple[str, str]], version: str) -> None:
-        """Forget the objects of this name that a whole list did not hold."""
+    def replace(self, seen: Iterable[tuple[str, str]], version: str) -> bool:
+        """Forget the objects of this name that a whole list did not hold, and return whether there was such."""
         others = [(view.namespace, view.name) for view in self._table if view.name != self._name]
-        self._table.replace([*seen, *others], version)
+        return self._table.replace([*seen, *others], version)
 
 
 class Mirror:

@@ -3,6 +3,10 @@
 A watch can die without a word, and a list can miss what happened before the watch began; the order here allows
 neither.  Bookmarks keep the resource version young, silence ends a stream, an expired version leads to a new
 list, and a list replaces the store whole, so that what was deleted meanwhile is noticed.
+
+Silence alone proves nothing: servers before 1.21 send no bookmark where nothing has happened in a collection since
+its watch began.  So the first silence leads to a new list, and where that brings no news the next ones lead to a new
+stream from the same version only, which tells of whatever was missed.  Thousands of objects are not listed for nothing.
 """
 
 from __future__ import annotations
@@ -33,22 +37,24 @@ _PATIENT_CEILING = 30.0
 _BRIEF = 5.0
 #: Streams in a row that may fail before everything is listed anew.
 _STREAMS = 5
+#: Of so many silent streams in a row one leads to a new list, where the last such list brought no news.
+_QUIET = 8
 
 
 class Store(Protocol):
     """What a reflector fills.  All calls come from the event loop and do not wait."""
 
-    def upsert(self, body: dict[str, Any]) -> None:
-        """Take in one object as it is now."""
+    def upsert(self, body: dict[str, Any]) -> bool:
+        """Take in one object as it is now, and return whether that is news."""
 
     def remove(self, body: dict[str, Any]) -> None:
         """Forget one object."""
 
-    def replace(self, seen: Iterable[tuple[str, str]], version: str) -> None:
-        """Forget every object that is not among `seen`, (namespace, name) pairs of a whole list.
+    def replace(self, seen: Iterable[tuple[str, str]], version: str) -> bool:
+        """Forget every object that is not among `seen`, and return whether there was such.
 
         Args:
-            seen: what the list held.
+            seen: (namespace, name) of all that the list held.
             version: the list's resource version: what is newer in the store stays.
         """
 
@@ -114,6 +120,10 @@ class Reflector:
         self._on_restart = on_restart or (lambda _: None)
         self._sleep = sleep
         self._silence = silence
+        #: Where the stream is; silent streams in a row; and whether the list that silence has led to brought news.
+        self._version = ""
+        self._silences = 0
+        self._missed = False
 
     async def run(self) -> None:
         """List and watch until cancelled; every error leads to another attempt."""
@@ -123,18 +133,24 @@ class Reflector:
             began = time.monotonic()
             self.heartbeat.beat()
             try:
-                version = await self._list(cached=cached)
+                if not self._version:
+                    self._version = await self._list(cached=cached)
                 cached = self.collection.cached
                 failures = 0
-                await self._follow(version)
+                await self._follow()
+                self._version = ""
             except TimeoutError:
+                self._silences += 1
+                if not self._missed and self._silences % _QUIET != 1:
+                    _log.debug("Watching %s anew: silent for %.0f s", self.collection.title, self._silence)
+                    continue
                 # Bookmarks should have come: nothing that this connection has said or not said is trusted any more.
                 _log.warning("Relisting %s: its watch was silent for %.0f s", self.collection.title, self._silence)
                 self._on_restart("silent")
-                cached = False
+                self._version, cached = "", False
             except errors.Gone:
                 # A cache from which one cannot watch on would hand out the same again.
-                cached = False
+                self._version, cached = "", False
                 self._on_restart("expired")
                 _log.info("Relisting %s: the resource version expired", self.collection.title)
                 # A server that calls its newest version expired, or whose pages expire as we read, is not hammered.
@@ -143,6 +159,7 @@ class Reflector:
                     await self._sleep(_pause(expired, _CEILING))
             except errors.ApiError as error:
                 failures += 1
+                self._version = ""
                 self._on_restart("error")
                 self._failed(error, failures)
                 # RBAC may be granted any moment: asked for less often than a server that is only slow.
@@ -167,7 +184,7 @@ class Reflector:
 
     async def _list(self, *, cached: bool) -> str:
         seen: list[tuple[str, str]] = []
-        version = ""
+        version, news = "", False
         collection = self.collection
         async with contextlib.aclosing(
             (self._client.cached if cached else self._client.pages)(
@@ -182,10 +199,11 @@ class Reflector:
                 for body in items:
                     meta = body["metadata"]
                     seen.append((meta.get("namespace", ""), meta["name"]))
-                    self._store.upsert(body)
+                    news |= self._store.upsert(body)
                 # A page of 500 is decoded in a few milliseconds: let others run between two of them.
                 await asyncio.sleep(0)
-        self._store.replace(seen, version)
+        news |= self._store.replace(seen, version)
+        self._missed = news and self._silences > 0
         _log.debug("Listed %d %s at version %s", len(seen), self.collection.title, version)
         changed = not self.synced.is_set() or self.error is not None
         self.synced.set()
@@ -194,7 +212,7 @@ class Reflector:
             self._on_state(self)
         return version
 
-    async def _follow(self, version: str) -> None:
+    async def _follow(self) -> None:
         """Watch, stream after stream, until a new list is due."""
         until = time.monotonic() + _RELIST_EVERY * random.uniform(0.9, 1.1)
         failures = 0
@@ -205,14 +223,14 @@ class Reflector:
                 async with (
                     # Of whole events, not of bytes: a stream that drips is dead, too.
                     asyncio.timeout(self._silence) as silence,
-                    contextlib.aclosing(self._watch(version)) as stream,
+                    contextlib.aclosing(self._watch(self._version)) as stream,
                 ):
                     async for event in stream:
                         self.heard_at = time.monotonic()
                         self.heartbeat.beat()
                         silence.reschedule(asyncio.get_running_loop().time() + self._silence)
-                        failures = 0
-                        version = event.object["metadata"]["resourceVersion"]
+                        failures = self._silences = 0
+                        self._version = event.object["metadata"]["resourceVersion"]
                         if event.type in ("ADDED", "MODIFIED"):
                             self._store.upsert(event.object)
                         elif event.type == "DELETED":

@@ -47,26 +47,30 @@ class Sources:
         before, self._expected = self._expected, frozenset(names)
         self._miss(self._expected - before)
 
-    def upsert(self, body: dict[str, Any]) -> None:
-        """Take in a Secret's metadata as it is now."""
+    def upsert(self, body: dict[str, Any]) -> bool:
+        """Take in a Secret's metadata as it is now, and return whether that is news."""
         meta = body["metadata"]
         name, version = meta["name"], meta["resourceVersion"]
-        if self._versions.get(name) != version:
-            self._versions[name] = version
-            self._on_change(self._namespace, name, version)
+        if self._versions.get(name) == version:
+            return False
+        self._versions[name] = version
+        self._on_change(self._namespace, name, version)
+        return True
 
     def remove(self, body: dict[str, Any]) -> None:
         """Take in that a Secret is gone."""
         self._drop(body["metadata"]["name"])
 
-    def replace(self, seen: Iterable[tuple[str, str]], version: str) -> None:  # noqa: ARG002 - the protocol's
-        """Take in that only `seen` is there."""
+    def replace(self, seen: Iterable[tuple[str, str]], version: str) -> bool:  # noqa: ARG002 - the protocol's
+        """Take in that only `seen` is there, and return whether there were others."""
         known = {name for _, name in seen}
-        for name in [name for name in self._versions if name not in known]:
+        others = [name for name in self._versions if name not in known]
+        for name in others:
             self._drop(name)
         if not self._listed:
             self._listed = True
             self._miss(self._expected)
+        return bool(others)
 
     def _miss(self, names: Iterable[str]) -> None:
         for name in names if self._listed else ():

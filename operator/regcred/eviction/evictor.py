@@ -43,25 +43,27 @@ class Waiting:
         self.pods: dict[tuple[str, str], kubelet.Pod] = {}
         self._on_change = on_change
 
-    def upsert(self, body: dict[str, Any]) -> None:
-        """Take in a Pod as it is now."""
+    def upsert(self, body: dict[str, Any]) -> bool:
+        """Take in a Pod as it is now, and return whether that is news."""
         pod = kubelet.pod(body)
+        before = self.pods.pop((pod.namespace, pod.name), None)
         if stuck.waits(pod):
             self.pods[pod.namespace, pod.name] = pod
             self._on_change()
-        else:
-            self.pods.pop((pod.namespace, pod.name), None)
+        return before != self.pods.get((pod.namespace, pod.name))
 
     def remove(self, body: dict[str, Any]) -> None:
         """Take in that a pod is gone, or not Pending any more."""
         meta = body["metadata"]
         self.pods.pop((meta["namespace"], meta["name"]), None)
 
-    def replace(self, seen: Iterable[tuple[str, str]], version: str) -> None:  # noqa: ARG002 - the protocol's
-        """Take in that only `seen` is Pending."""
+    def replace(self, seen: Iterable[tuple[str, str]], version: str) -> bool:  # noqa: ARG002 - the protocol's
+        """Take in that only `seen` is Pending, and return whether there were others."""
         known = set(seen)
-        for key in [key for key in self.pods if key not in known]:
+        others = [key for key in self.pods if key not in known]
+        for key in others:
             del self.pods[key]
+        return bool(others)
 
 
 class Evictor:
