@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
 from collections.abc import Callable
 from typing import Any
 
@@ -106,6 +107,29 @@ async def test_a_failure_stays_alone() -> None:
         await until(lambda: len(api.written) == 10, "the others to be written")
         assert not task.done()
     assert not {"t-03", "t-05"} & set(api.written)
+
+
+async def test_progress_is_told_now_and_then(monkeypatch: pytest.MonkeyPatch) -> None:
+    """While many namespaces are left the status is written every few seconds; the end of the pass is told at once."""
+    monkeypatch.setattr(statuses, "_PACE", 0.01)
+    api, left = Api(), 100
+    api.gate.set()
+
+    def found(uid: str) -> reporting.Facts:
+        nonlocal left
+        left = max(left - 1, 0)
+        return dataclasses.replace(facts(uid), pending=left)
+
+    async with writing(api, found) as (writer, _):
+
+        async def looked() -> bool:
+            writer.changed("t")
+            return left == 0
+
+        await eventually(looked, "the end of the pass", every=0.02)
+        await until(lambda: len(api.written) > 1, "its status")
+    # The first, the last, and on a slow machine one now and then.
+    assert len(api.written) < 10
 
 
 async def test_removed_while_others_are_written() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import datetime
 import logging
+import math
 import time
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
@@ -21,6 +22,9 @@ _log = logging.getLogger(__name__)
 _PACE = 1.0
 #: Statuses written at once: thousands of tenants have a resource each, and each answer takes its time.
 _AT_ONCE = 8
+#: The same while a pass over many namespaces is under way: only its numbers change, and each write costs the API server
+#: as much as several of the writes that they count.
+_PROGRESS = 5.0
 #: Seconds that a status of this very generation may stand while a pass is under way, as after a restart.
 _HOLD = 20.0
 
@@ -99,6 +103,10 @@ class StatusWriter:
             return
         if self._holds(uid, facts):
             self._due[uid] = time.monotonic() + _PACE
+            return
+        again = self._written_at.get(uid, -math.inf) + _PROGRESS
+        if facts.pending and uid in self._written and time.monotonic() < again:
+            self._due[uid] = again  # its end comes sooner: `changed` is told of it
             return
         now = datetime.datetime.now(datetime.UTC)
         before = self._written.get(uid, facts.resource.status)
