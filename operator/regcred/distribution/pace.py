@@ -10,7 +10,7 @@ from __future__ import annotations
 
 #: Seconds that a request may take whatever the server's usual speed is.  What a new namespace needs is two requests,
 #: one after the other: they are done in half a second at such a queue, be it twice as long at times.
-_EASY = 0.075
+_EASY = 0.1
 #: How many times as long as usual answers may take before they count as queueing.
 _QUEUEING = 2.0
 #: What is left of the limit when they do.
