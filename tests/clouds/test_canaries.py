@@ -19,7 +19,7 @@ from tests.clouds.local_clouds import OUTAGE_CANARY, Clouds
 STEPS = (
     r"Fetching ecr",
     r"Fetch acr\S* brought logins of \d+ servers as \S+, life \d+ s, after [\d.]+ s; next try in \d+ s",
-    r"Fetch gcr\S* failed: \w+ \(\w+, 1 in a row\), after",
+    r"Fetch \S+ failed: \w+ \(\w+, 1 in a row\), after",
     r"Kept the logins of \d+ entries of ",
     r"Read the kept logins of \d+ resources",
     r"HEAD http\S+/v2/\S+/manifests/\S+ answered 401",
